@@ -1,0 +1,1 @@
+//! Echo servers, load generators, yardsticks and the comparison that runs them.

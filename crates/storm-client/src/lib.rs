@@ -1,0 +1,1 @@
+//! TCP and WebSocket clients: connect, reconnect, events

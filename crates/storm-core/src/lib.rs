@@ -1,0 +1,1 @@
+//! Sessions, groups, backpressure, metrics and middleware: the vocabulary StormSocket's layers share

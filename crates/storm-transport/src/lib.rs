@@ -1,0 +1,1 @@
+//! Sockets, socket options and the one connection loop under StormSocket

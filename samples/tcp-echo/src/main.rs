@@ -1,0 +1,3 @@
+//! TCP echo server on port 5000.
+
+fn main() {}
