@@ -1,1 +1,56 @@
-//! Sessions, groups, backpressure, metrics and middleware: the vocabulary StormSocket's layers share
+//! The vocabulary StormSocket's layers share: sessions and what they send, groups, backpressure,
+//! metrics, middleware and events. It opens no socket and knows no wire format.
+//!
+//! ```text
+//!  any task ── Session::send ──> Outbox ── Encode::encode ──> SendQueue
+//!                                  │  (one short lock)            │
+//!                                  │                       Driver::sync
+//!  Sessions / Groups ── broadcast ─┘                              v
+//!                                             the connection task (storm-transport)
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`session`] | the cloneable handle and what it can do |
+//! | [`outbox`] | bytes that wait for the socket, the byte bound, the waiting senders |
+//! | [`driver`] | the connection task's side of a session |
+//! | [`hub`] | what the sessions of one server or client have in common |
+//! | [`sessions`], [`groups`], [`broadcast`] | many sessions at once |
+//! | [`events`] | handlers, kept by type, several per event |
+//! | [`middleware`] | hooks around every session |
+//! | [`metrics`] | counters of a session and of a server |
+//!
+//! Features: `metrics` adds the OpenTelemetry instruments.
+
+pub mod broadcast;
+pub mod buffer_pool;
+pub mod driver;
+pub mod error;
+pub mod events;
+pub mod groups;
+pub mod hub;
+pub mod isolation;
+pub mod items;
+pub mod message;
+pub mod metrics;
+pub mod middleware;
+pub mod options;
+pub mod outbox;
+pub mod session;
+pub mod sessions;
+pub mod state;
+
+pub use broadcast::{Broadcast, BroadcastReport};
+pub use error::{BoxError, ConfigError, Error, ErrorKind, SendError};
+pub use events::{Events, HandlerOutcome, IntoHandlerOutcome};
+pub use groups::Groups;
+pub use hub::Hub;
+pub use items::{Items, SessionKey};
+pub use message::Message;
+pub use metrics::{ConnectionMetrics, ServerMetrics};
+pub use middleware::Middleware;
+pub use options::{SessionOptions, SlowConsumerPolicy};
+pub use outbox::SendOutcome;
+pub use session::{Session, SessionId};
+pub use sessions::Sessions;
+pub use state::{ConnectionState, DisconnectReason, Role};

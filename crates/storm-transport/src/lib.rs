@@ -1,1 +1,35 @@
-//! Sockets, socket options and the one connection loop under StormSocket
+//! Sockets, and the one connection loop that serves every protocol in either role.
+//!
+//! ```text
+//!             ┌────────────────────────── connection task ───────────────────────────┐
+//!  Stream ──> │ poll_read ── Protocol::receive ── middleware ── Events::message      │ foreground
+//!  Stream <── │ poll_write <── Driver::sync (the session's outbox)                   │ background
+//!             │ deadlines (protocol, idle, close), wishes (close, abort), read-ahead │ background
+//!             └───────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`connection`] | the loop |
+//! | [`protocol`] | what the loop asks of a protocol |
+//! | [`framed`] | framed TCP as a protocol |
+//! | [`connect`] | connecting sockets |
+//! | [`stream`] | the kinds of stream |
+//! | [`listener`] | listening sockets and the addresses they bind |
+//! | [`socket`] | socket options |
+
+pub mod connect;
+pub mod connection;
+pub mod framed;
+pub mod listener;
+pub mod protocol;
+pub mod socket;
+pub mod stream;
+
+pub use connect::{ConnectAddr, connect};
+pub use connection::Connection;
+pub use framed::{Framed, FramedEncode};
+pub use listener::{BindAddr, Listener};
+pub use protocol::{Protocol, Violation};
+pub use socket::{KeepAlive, SocketOptions};
+pub use stream::{Stream, Transport};

@@ -1,0 +1,115 @@
+//! The handle to a client.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use storm_core::{
+    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, SendError, SendOutcome, Session,
+};
+use tokio::sync::watch;
+
+use crate::supervise::Shared;
+
+/// A connected client. Cloning is cheap; dropping every handle leaves the client running.
+#[derive(Clone)]
+pub struct ClientHandle {
+    shared: Arc<Shared>,
+    /// Closes when the client's task has ended.
+    ended: watch::Receiver<()>,
+}
+
+impl ClientHandle {
+    pub(crate) fn new(shared: Arc<Shared>, ended: watch::Receiver<()>) -> Self {
+        Self { shared, ended }
+    }
+
+    /// The latest session: of the connection of the moment, or of the one that has just been lost.
+    ///
+    /// # Panics
+    /// Never: a handle exists only once there has been a connection.
+    pub fn session(&self) -> Session {
+        self.shared
+            .session()
+            .expect("a handle is made when the first session is there")
+    }
+
+    /// Sends one message over the connection of the moment; see [`Session::send`].
+    ///
+    /// # Cancel safety
+    /// The message is queued whole or not at all.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] at once if there is no connection at the moment; others as [`Session::send`].
+    pub async fn send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {
+        self.session().send(message).await
+    }
+
+    /// Sends one text message; see [`Session::send_text`].
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_text(&self, text: impl Into<ByteString>) -> Result<SendOutcome, SendError> {
+        self.session().send_text(text).await
+    }
+
+    /// Where the client is in its life. Between two connections it is connecting; closed, once it will not connect
+    /// again.
+    pub fn state(&self) -> ConnectionState {
+        self.shared.state()
+    }
+
+    /// Why the latest connection ended, `None` while nothing has ended it.
+    pub fn disconnect_reason(&self) -> Option<DisconnectReason> {
+        self.session().disconnect_reason()
+    }
+
+    /// Counters of the latest connection.
+    pub fn metrics(&self) -> ConnectionMetrics {
+        self.session().metrics()
+    }
+
+    /// The peer's address; `None` for a unix socket.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.session().remote_addr()
+    }
+
+    /// What this client's sessions have in common: counters over all its connections.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.shared.hub
+    }
+
+    /// Ends the client: closes the connection in an orderly way, does not reconnect, and waits until handlers are done.
+    /// A wait for the next attempt ends at once. Not to be awaited inside a handler of the same client, which it waits
+    /// for; close the session there.
+    ///
+    /// # Cancel safety
+    /// The end begins with the first poll and goes on if the future is dropped.
+    pub async fn disconnect(&self) {
+        self.shared.disconnecting.send_replace(true);
+        self.session().start_close(DisconnectReason::ClosedByClient);
+        self.closed().await;
+    }
+
+    /// Completes when the client will not connect again and its handlers are done.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn closed(&self) {
+        let mut ended = self.ended.clone();
+        // The task holds the sender: an error is the end.
+        while ended.changed().await.is_ok() {}
+    }
+}
+
+impl std::fmt::Debug for ClientHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientHandle")
+            .field("state", &self.state())
+            .field("session", &self.session())
+            .finish()
+    }
+}

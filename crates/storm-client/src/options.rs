@@ -1,0 +1,199 @@
+//! What a client is configured with.
+
+use std::io;
+use std::time::Duration;
+
+use storm_core::{ConfigError, SessionOptions};
+use storm_transport::SocketOptions;
+
+/// Options of a client. Each has a setter of the same name here and on the client's builder.
+///
+/// ```
+/// use std::time::Duration;
+/// use storm_client::{ClientOptions, ReconnectOptions};
+///
+/// let options = ClientOptions::default()
+///     .connect_timeout(Duration::from_secs(3))
+///     .reconnect(ReconnectOptions::default().max_attempts(10));
+/// assert_eq!(options.reconnect.unwrap().delay, Duration::from_secs(2));
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[must_use = "a setter returns the changed options"]
+pub struct ClientOptions {
+    /// One budget for an attempt to connect, from the name lookup on. Default 10 s.
+    pub connect_timeout: Duration,
+    /// Whether and how lost connections are replaced. Default `None`: they are not.
+    pub reconnect: Option<ReconnectOptions>,
+    /// Options of the socket.
+    pub socket: SocketOptions,
+    /// Limits and deadlines of the session.
+    pub session: SessionOptions,
+}
+
+/// How lost connections are replaced.
+///
+/// A connection is replaced unless this side closed it. The first connection is not retried: its error is what
+/// `connect` returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "a setter returns the changed options"]
+pub struct ReconnectOptions {
+    /// Wait before each attempt. Default 2 s.
+    pub delay: Duration,
+    /// Attempts in a row that may fail before the client gives up; `None` never does. Default `None`. A success starts
+    /// the count anew.
+    pub max_attempts: Option<u32>,
+}
+
+impl Default for ReconnectOptions {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(2),
+            max_attempts: None,
+        }
+    }
+}
+
+impl ReconnectOptions {
+    /// Sets [`delay`](Self::delay).
+    pub const fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Sets [`max_attempts`](Self::max_attempts).
+    pub fn max_attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
+        self.max_attempts = attempts.into();
+        self
+    }
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            reconnect: None,
+            socket: SocketOptions::default(),
+            session: SessionOptions::default(),
+        }
+    }
+}
+
+impl ClientOptions {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.connect_timeout.is_zero() {
+            return Err(ConfigError::new("connect_timeout", "must be longer than zero"));
+        }
+        if self
+            .reconnect
+            .as_ref()
+            .is_some_and(|reconnect| reconnect.max_attempts == Some(0))
+        {
+            return Err(ConfigError::new(
+                "max_attempts",
+                "must be at least 1; None removes the limit",
+            ));
+        }
+        self.socket.validate()?;
+        self.session.validate()
+    }
+}
+
+/// Setters for every option, on whatever has them at `$options`.
+macro_rules! option_setters {
+    ($($options:ident)?) => {
+        /// Sets [`ClientOptions::connect_timeout`](crate::ClientOptions::connect_timeout).
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.$($options.)?connect_timeout = timeout;
+            self
+        }
+
+        /// Sets [`ClientOptions::reconnect`](crate::ClientOptions::reconnect).
+        pub fn reconnect(mut self, reconnect: impl Into<Option<crate::ReconnectOptions>>) -> Self {
+            self.$($options.)?reconnect = reconnect.into();
+            self
+        }
+
+        /// Sets [`ClientOptions::socket`](crate::ClientOptions::socket).
+        pub fn socket(mut self, socket: storm_transport::SocketOptions) -> Self {
+            self.$($options.)?socket = socket;
+            self
+        }
+
+        /// Sets [`SocketOptions::no_delay`](storm_transport::SocketOptions::no_delay).
+        pub fn no_delay(mut self, on: bool) -> Self {
+            self.$($options.)?socket.no_delay = on;
+            self
+        }
+
+        /// Sets [`SessionOptions::max_pending_send_bytes`](storm_core::SessionOptions::max_pending_send_bytes).
+        pub fn max_pending_send_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?session.max_pending_send_bytes = bytes.into();
+            self
+        }
+
+        /// Sets [`SessionOptions::max_pending_receive_bytes`](storm_core::SessionOptions::max_pending_receive_bytes).
+        pub fn max_pending_receive_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?session.max_pending_receive_bytes = bytes.into();
+            self
+        }
+
+        /// Sets [`SessionOptions::slow_consumer_policy`](storm_core::SessionOptions::slow_consumer_policy).
+        pub fn slow_consumer_policy(mut self, policy: storm_core::SlowConsumerPolicy) -> Self {
+            self.$($options.)?session.slow_consumer_policy = policy;
+            self
+        }
+
+        /// Sets [`SessionOptions::close_deadline`](storm_core::SessionOptions::close_deadline).
+        pub fn close_deadline(mut self, deadline: std::time::Duration) -> Self {
+            self.$($options.)?session.close_deadline = deadline;
+            self
+        }
+
+        /// Sets [`SessionOptions::idle_timeout`](storm_core::SessionOptions::idle_timeout).
+        pub fn idle_timeout(mut self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
+            self.$($options.)?session.idle_timeout = timeout.into();
+            self
+        }
+    };
+}
+pub(crate) use option_setters;
+
+impl ClientOptions {
+    option_setters!();
+}
+
+/// Why a client is not connected. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The options do not go together.
+    #[error("the configuration is not valid")]
+    Config(#[from] ConfigError),
+    /// The budget was used up.
+    #[error("not connected within {0:?}")]
+    TimedOut(Duration),
+    /// The name did not resolve, or no address of it took the connection.
+    #[error("the connection could not be opened")]
+    Io(#[from] io::Error),
+}
+
+impl ConnectError {
+    /// Whether networks bring it about by themselves, so that it is no error for `on_error`.
+    pub(crate) fn is_expected(&self) -> bool {
+        match self {
+            Self::Config(_) => false,
+            Self::TimedOut(_) => true,
+            Self::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+            ),
+        }
+    }
+}

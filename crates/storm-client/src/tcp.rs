@@ -1,0 +1,267 @@
+//! The TCP client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use storm_core::driver::Driver;
+use storm_core::events::{
+    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
+};
+use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Role, Session};
+use storm_framing::{MessageFramer, RawFramer};
+use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream, connect};
+use tokio::sync::watch;
+
+use crate::options::option_setters;
+use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
+use crate::{ClientHandle, ClientOptions, ConnectError};
+
+/// A TCP client to be: subscribe to events, set options, [`connect`](Self::connect).
+///
+/// ```no_run
+/// use storm_client::{ReconnectOptions, TcpClient};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = TcpClient::new("127.0.0.1:5000")
+///     .reconnect(ReconnectOptions::default())
+///     .on_data(|_, data| async move { println!("received {data:?}") })
+///     .connect()
+///     .await?;
+/// client.send("hello").await?;
+/// client.disconnect().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Handlers run one at a time, in order. Several handlers may be added for an event; they run in the order they were
+/// added. A handler's error reaches `on_error`; a panic does, too, and aborts the connection.
+#[must_use = "a client does nothing until it connects"]
+pub struct TcpClient<E = NoEvents, F = RawFramer> {
+    addr: ConnectAddr,
+    options: ClientOptions,
+    middleware: MiddlewareChain,
+    on_reconnecting: Vec<OnReconnecting>,
+    framer: F,
+    events: E,
+}
+
+impl Default for TcpClient {
+    /// A client for `127.0.0.1:5000`.
+    fn default() -> Self {
+        Self::new("127.0.0.1:5000")
+    }
+}
+
+impl TcpClient {
+    /// A client for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is opened yet.
+    pub fn new(addr: impl Into<ConnectAddr>) -> Self {
+        Self {
+            addr: addr.into(),
+            options: ClientOptions::default(),
+            middleware: MiddlewareChain::default(),
+            on_reconnecting: Vec::new(),
+            framer: RawFramer,
+            events: NoEvents,
+        }
+    }
+}
+
+impl<E, F> TcpClient<E, F> {
+    /// Replaces all options.
+    pub fn options(mut self, options: ClientOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    option_setters!(options);
+
+    /// Sets how messages are told apart in the stream of bytes. Default [`RawFramer`]: not at all.
+    pub fn framer<G>(self, framer: G) -> TcpClient<E, G>
+    where
+        G: MessageFramer + Clone + Sync,
+    {
+        let Self {
+            addr,
+            options,
+            middleware,
+            on_reconnecting,
+            events,
+            ..
+        } = self;
+        TcpClient {
+            addr,
+            options,
+            middleware,
+            on_reconnecting,
+            framer,
+            events,
+        }
+    }
+
+    /// Adds a middleware; hooks run in the order of registration, before the handlers.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(middleware);
+        self
+    }
+
+    fn and<N>(self, next: N) -> TcpClient<Chain<E, N>, F> {
+        let Self {
+            addr,
+            options,
+            middleware,
+            on_reconnecting,
+            framer,
+            events,
+        } = self;
+        TcpClient {
+            addr,
+            options,
+            middleware,
+            on_reconnecting,
+            framer,
+            events: Chain(events, next),
+        }
+    }
+
+    /// Adds a handler with state, instead of or besides closures.
+    pub fn handler<H: TcpHandler>(self, handler: H) -> TcpClient<Chain<E, Adapter<H>>, F> {
+        self.and(Adapter(handler))
+    }
+
+    /// Runs for each new connection, before its first message.
+    pub fn on_connected<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnConnected<H>>, F>
+    where
+        H: Fn(Session) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
+    {
+        self.and(OnConnected(handler))
+    }
+
+    /// Runs for each message: one frame, or with the raw framer what one read brought.
+    pub fn on_data<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnMessage<H>>, F>
+    where
+        H: Fn(Session, Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
+    {
+        self.and(OnMessage(handler))
+    }
+
+    /// Runs once for each connection, when it has ended.
+    pub fn on_disconnected<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnDisconnected<H>>, F>
+    where
+        H: Fn(Session, DisconnectReason) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
+    {
+        self.and(OnDisconnected(handler))
+    }
+
+    /// Runs for what needs a person; without a session if there is none.
+    pub fn on_error<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnError<H>>, F>
+    where
+        H: Fn(Option<Session>, Error) -> Fut + Send + Sync + 'static,
+        Fut: Future + Send + 'static,
+    {
+        self.and(OnError(handler))
+    }
+
+    /// Runs before each attempt to replace a lost connection, after the delay, with the number of the attempt (from 1)
+    /// and the delay that has passed.
+    pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
+    where
+        H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_reconnecting
+            .push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self
+    }
+}
+
+impl<E, F> TcpClient<E, F>
+where
+    E: Events<Session, Bytes>,
+    F: MessageFramer + Clone + Sync,
+{
+    /// Connects, and runs the connection (and those that replace it) in the background. Needs a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the attempt.
+    ///
+    /// # Errors
+    /// The options do not go together, or the first attempt failed; it is not repeated.
+    pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
+        let Self {
+            addr,
+            options,
+            middleware,
+            on_reconnecting,
+            framer,
+            events,
+        } = self;
+        options.validate()?;
+        let hub = Hub::new(options.session.clone(), middleware)?;
+        let shared = Arc::new(Shared::new(hub, options, on_reconnecting));
+        let endpoint = TcpEndpoint { addr, framer, events };
+        let ready = open(&endpoint, &shared).await?;
+        let (running, ended) = watch::channel(());
+        let handle = ClientHandle::new(shared.clone(), ended);
+        tokio::spawn(async move {
+            supervise(endpoint, ready, shared).await;
+            drop(running);
+        });
+        Ok(handle)
+    }
+}
+
+impl<E, F> std::fmt::Debug for TcpClient<E, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpClient")
+            .field("addr", &self.addr)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+struct TcpEndpoint<E, F> {
+    addr: ConnectAddr,
+    framer: F,
+    events: E,
+}
+
+impl<E, F> Endpoint for TcpEndpoint<E, F>
+where
+    E: Events<Session, Bytes>,
+    F: MessageFramer + Clone + Sync,
+{
+    type Ready = Connection<Stream, Framed<F>>;
+
+    async fn open(&self, shared: &Shared) -> Result<Self::Ready, ConnectError> {
+        let (stream, remote) = connect(&self.addr, &shared.options.socket).await?;
+        let driver = Driver::register(
+            &shared.hub,
+            Role::Client,
+            remote,
+            FramedEncode(self.framer.clone()),
+        );
+        Ok(Connection::new(
+            stream,
+            Framed(self.framer.clone()),
+            driver,
+            BytesMut::new(),
+        ))
+    }
+
+    fn session(ready: &Self::Ready) -> Session {
+        ready.session().clone()
+    }
+
+    async fn run(&self, ready: Self::Ready) -> DisconnectReason {
+        ready.run(&self.events).await
+    }
+
+    async fn report(&self, error: &Error) {
+        self.events.error(None, error).await;
+    }
+}

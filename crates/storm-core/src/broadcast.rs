@@ -1,0 +1,265 @@
+//! One message to many sessions.
+//!
+//! Everyone gets a first try before anyone is waited for, and the message is encoded once for each distinct way its
+//! receivers encode.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::middleware::MiddlewareChain;
+use crate::outbox::{Admission, Payload, SharedFrames, Ticket};
+use crate::{Groups, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy};
+
+/// A broadcast that has not begun: `await` it to send.
+///
+/// Each member's [policy](SlowConsumerPolicy) applies. The first poll tries every member and waits for none, so a
+/// stalled member delays no other. The future is ready when each member has the message queued, has had it dropped, or
+/// is gone; under [`SlowConsumerPolicy::Wait`] it therefore waits for those that are full.
+///
+/// # Cancel safety
+/// Dropping the future takes the message back from the members it still waits for, and from no other.
+#[derive(Debug)]
+#[must_use = "a broadcast is sent when it is awaited"]
+pub struct Broadcast<'a> {
+    audience: Audience<'a>,
+    message: Message,
+    except: Option<SessionId>,
+}
+
+/// What a broadcast came to, in numbers of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BroadcastReport {
+    /// Queued whole.
+    pub sent: usize,
+    /// Dropped by [`SlowConsumerPolicy::Drop`].
+    pub dropped: usize,
+    /// Aborted by [`SlowConsumerPolicy::Disconnect`].
+    pub disconnected: usize,
+    /// Suppressed by a middleware.
+    pub suppressed: usize,
+    /// Closing or closed already, or unable to encode the message.
+    pub failed: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Audience<'a> {
+    Everyone(&'a Sessions),
+    Group(&'a Groups, Arc<str>),
+}
+
+impl Audience<'_> {
+    fn visit(&self, visit: impl FnMut(&Session)) {
+        match self {
+            Self::Everyone(sessions) => sessions.visit(visit),
+            Self::Group(groups, name) => groups.visit(name, visit),
+        }
+    }
+}
+
+impl<'a> Broadcast<'a> {
+    pub(crate) const fn new(audience: Audience<'a>, message: Message) -> Self {
+        Self {
+            audience,
+            message,
+            except: None,
+        }
+    }
+
+    /// Leaves out one session, usually the one the message came from.
+    pub fn except(mut self, id: impl Into<SessionId>) -> Self {
+        self.except = Some(id.into());
+        self
+    }
+}
+
+impl<'a> IntoFuture for Broadcast<'a> {
+    type Output = BroadcastReport;
+    type IntoFuture = Broadcasting<'a>;
+
+    fn into_future(self) -> Broadcasting<'a> {
+        Broadcasting {
+            broadcast: self,
+            frames: SharedFrames::default(),
+            report: BroadcastReport::default(),
+            full: Vec::new(),
+            stage: Stage::First,
+        }
+    }
+}
+
+/// The future of a [`Broadcast`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Broadcasting<'a> {
+    broadcast: Broadcast<'a>,
+    frames: SharedFrames,
+    report: BroadcastReport,
+    /// Members without room. Each is tried again on every poll.
+    full: Vec<FullMember>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has been tried.
+    First,
+    /// Everybody has been tried; those without room have been given one chance to write.
+    Again,
+}
+
+#[derive(Debug)]
+struct FullMember {
+    session: Session,
+    ticket: Option<Ticket>,
+    /// The message as a middleware rewrote it for this member.
+    own: Option<Message>,
+}
+
+impl Broadcasting<'_> {
+    /// Tries every member once.
+    fn try_everyone(&mut self) {
+        let mut middleware = None;
+        let mut members = Vec::new();
+        let Self {
+            broadcast,
+            frames,
+            report,
+            full,
+            ..
+        } = self;
+        broadcast.audience.visit(|session| {
+            if Some(session.id()) == broadcast.except {
+                return;
+            }
+            if let Some(chain) = session.server().middleware() {
+                // Hooks are user code, and a lock is held here.
+                middleware.get_or_insert_with(|| chain.clone());
+                members.push(session.clone());
+                return;
+            }
+            let payload = Payload::Shared(&broadcast.message, frames);
+            if !report.count(session.admit(payload, None)) {
+                full.push(FullMember {
+                    session: session.clone(),
+                    ticket: None,
+                    own: None,
+                });
+            }
+        });
+        if let Some(chain) = middleware {
+            self.try_with_middleware(&chain, members);
+        }
+    }
+
+    fn try_with_middleware(&mut self, chain: &MiddlewareChain, members: Vec<Session>) {
+        for session in members {
+            let mut own = match chain.sending(&session, self.broadcast.message.clone()) {
+                Ok(Some(message)) => Some(message),
+                Ok(None) => {
+                    self.report.suppressed += 1;
+                    continue;
+                }
+                Err(_) => {
+                    self.report.failed += 1;
+                    continue;
+                }
+            };
+            if !self.report.count(session.admit(Payload::Own(&mut own), None)) {
+                self.full.push(FullMember {
+                    session,
+                    ticket: None,
+                    own,
+                });
+            }
+        }
+    }
+
+    /// Tries those without room again; keeps the ones to wait for.
+    fn try_full(&mut self, cx: &Context<'_>) {
+        let Self {
+            broadcast,
+            frames,
+            report,
+            full,
+            stage,
+        } = self;
+        full.retain_mut(|member| {
+            let payload = match &mut member.own {
+                None => Payload::Shared(&broadcast.message, frames),
+                own => Payload::Own(own),
+            };
+            let mut outbox = member.session.0.outbox.lock();
+            let admission = outbox.admit(payload, member.ticket);
+            if let Ok(Admission::Full) = admission {
+                let policy = member.session.server().options().slow_consumer_policy;
+                if policy == SlowConsumerPolicy::Wait {
+                    member.ticket = Some(outbox.wait(member.ticket, cx.waker()));
+                    return true;
+                }
+                if *stage == Stage::First {
+                    return true;
+                }
+                drop(outbox);
+                match member.session.refuse(policy) {
+                    Ok(SendOutcome::Dropped) => report.dropped += 1,
+                    _ => report.disconnected += 1,
+                }
+                return false;
+            }
+            if let Some(ticket) = member.ticket.take() {
+                outbox.leave(ticket);
+            }
+            report.count(admission);
+            false
+        });
+    }
+}
+
+impl BroadcastReport {
+    /// Counts an attempt; `false` if the member has no room.
+    fn count(&mut self, admission: Result<Admission, SendError>) -> bool {
+        match admission {
+            Ok(Admission::Queued) => self.sent += 1,
+            Ok(Admission::Full) => return false,
+            Ok(Admission::Closed) | Err(_) => self.failed += 1,
+        }
+        true
+    }
+}
+
+impl Future for Broadcasting<'_> {
+    type Output = BroadcastReport;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BroadcastReport> {
+        let this = &mut *self;
+        let first = this.stage == Stage::First;
+        if first {
+            this.try_everyone();
+        }
+        if !this.full.is_empty() {
+            this.try_full(cx);
+        }
+        this.stage = Stage::Again;
+        if this.full.is_empty() {
+            return Poll::Ready(this.report);
+        }
+        if first && this.full.iter().any(|member| member.ticket.is_none()) {
+            // One chance to write before a message is dropped or a session cut, as in `Session::send`.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Broadcasting<'_> {
+    fn drop(&mut self) {
+        for member in &self.full {
+            if let Some(ticket) = member.ticket {
+                member.session.leave_line(ticket);
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Buffers that outlive the batch they served, one small pool per thread and kind.
+//!
+//! Owns: spare buffers. In: buffers nobody needs for now. Out: the one given back last, still warm in cache.
+//! Idle connections hold no buffer; what a thread keeps is bounded by `KEPT` times `LARGEST_KEPT` per pool.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+
+/// Spare buffers a thread keeps of each kind.
+const KEPT: usize = 8;
+/// Larger buffers go back to the allocator.
+const LARGEST_KEPT: usize = 256 * 1024;
+
+/// The spare buffers of one kind on one thread.
+#[derive(Debug, Default)]
+pub struct BufferPool(RefCell<Vec<BytesMut>>);
+
+thread_local! {
+    static READ: BufferPool = BufferPool::default();
+    static WRITE: BufferPool = BufferPool::default();
+}
+
+impl BufferPool {
+    /// Runs `f` with this thread's pool of read buffers.
+    pub fn with_read<R>(f: impl FnOnce(&Self) -> R) -> R {
+        READ.with(f)
+    }
+
+    /// Runs `f` with this thread's pool of write buffers.
+    pub(crate) fn with_write<R>(f: impl FnOnce(&Self) -> R) -> R {
+        WRITE.with(f)
+    }
+
+    /// An empty buffer with room for at least `capacity` bytes.
+    pub fn take(&self, capacity: usize) -> BytesMut {
+        let spare = self.0.borrow_mut().pop();
+        if let Some(mut buffer) = spare {
+            // A payload cut from it may still be alive; then the memory is its owner's, and this handle is dropped.
+            if buffer.capacity() >= capacity || buffer.try_reclaim(capacity) {
+                return buffer;
+            }
+        }
+        BytesMut::with_capacity(capacity)
+    }
+
+    /// Keeps `buffer`, emptied, for the next `take`; or drops it, where that would keep too much.
+    pub fn give(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        let mut spare = self.0.borrow_mut();
+        if buffer.capacity() <= LARGEST_KEPT && spare.len() < KEPT {
+            spare.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_with_its_room() {
+        let pool = BufferPool::default();
+        let mut buffer = pool.take(1000);
+        let address = buffer.as_ptr();
+        buffer.extend_from_slice(&[7; 1000]);
+        let payload = buffer.split().freeze();
+        drop(payload);
+        pool.give(buffer);
+        let again = pool.take(1000);
+        assert_eq!(again.as_ptr(), address);
+        assert!(again.is_empty());
+    }
+
+    #[test]
+    fn memory_a_payload_still_uses_is_not_handed_out() {
+        let pool = BufferPool::default();
+        let mut buffer = pool.take(1000);
+        buffer.extend_from_slice(&[7; 1000]);
+        let payload = buffer.split().freeze();
+        pool.give(buffer);
+        let mut again = pool.take(1000);
+        again.extend_from_slice(&[1; 1000]);
+        assert_eq!(payload, vec![7; 1000]);
+    }
+
+    #[test]
+    fn what_it_keeps_is_bounded() {
+        let pool = BufferPool::default();
+        for _ in 0..3 * KEPT {
+            pool.give(BytesMut::with_capacity(10));
+        }
+        pool.give(BytesMut::with_capacity(LARGEST_KEPT + 1));
+        assert_eq!(pool.0.borrow().len(), KEPT);
+    }
+}

@@ -1,0 +1,140 @@
+//! Errors, sorted by whose fault they are.
+
+use std::sync::Arc;
+
+use crate::DisconnectReason;
+
+/// Any error a handler, a middleware or a codec may return.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a message was not sent. None of its bytes are on the wire.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The session is closing or closed, for this reason if one is known yet.
+    #[error("the session is closed{}", .0.map(|reason| format!(" ({reason})")).unwrap_or_default())]
+    Closed(Option<DisconnectReason>),
+    /// The message is larger than the framer or the protocol can carry.
+    #[error("a message of {len} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        /// Bytes of payload.
+        len: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A text payload is not UTF-8.
+    #[error("a text message must be utf-8")]
+    InvalidUtf8,
+    /// The framer or codec refused the message.
+    #[error("the message could not be encoded")]
+    Encode(#[source] BoxError),
+}
+
+/// A builder was given values that do not go together. Nothing was started.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A value is outside its range.
+    #[error("{option}: {problem}")]
+    Invalid {
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// An option and what is wrong with its value.
+    pub const fn new(option: &'static str, problem: &'static str) -> Self {
+        Self::Invalid { option, problem }
+    }
+}
+
+/// Something that needs a person: what `on_error` gets. Cheap to clone.
+///
+/// Ends that networks bring (reset, broken pipe, refused, aborted) are [`DisconnectReason`]s, not errors.
+#[derive(Debug, Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    source: BoxError,
+}
+
+/// Where an [`Error`] comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A handler or a middleware returned an error. The session goes on.
+    Handler,
+    /// A handler or a middleware panicked. The session ends.
+    Panic,
+    /// The peer, or the installed framer, broke the protocol. The session ends.
+    Protocol,
+    /// The transport failed in a way that networks do not bring about by themselves.
+    Transport,
+    /// Accepting a connection failed; the server goes on.
+    Accept,
+    /// A handshake failed; there is no session.
+    Handshake,
+    /// A connection attempt of a client failed.
+    Connect,
+}
+
+impl Error {
+    /// An error of `kind`, caused by `source`.
+    pub fn new(kind: ErrorKind, source: impl Into<BoxError>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            source: source.into(),
+        }))
+    }
+
+    /// Where it comes from.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The cause, for a downcast.
+    pub fn cause(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        self.0.source.as_ref()
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0.kind {
+            ErrorKind::Handler => "a handler failed",
+            ErrorKind::Panic => "a handler panicked",
+            ErrorKind::Protocol => "the protocol was broken",
+            ErrorKind::Transport => "the transport failed",
+            ErrorKind::Accept => "accepting a connection failed",
+            ErrorKind::Handshake => "a handshake failed",
+            ErrorKind::Connect => "connecting failed",
+        })
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.0.source.as_ref())
+    }
+}
+
+/// The text a panic was raised with.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PanicMessage(String);
+
+impl PanicMessage {
+    /// Reads the payload that `catch_unwind` returned.
+    pub fn from_payload(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned());
+        Self(text.unwrap_or_else(|| "a panic without a message".to_owned()))
+    }
+}

@@ -1,0 +1,308 @@
+//! Handlers, kept by type so that the compiler can inline them.
+//!
+//! A builder starts with [`NoEvents`] and puts a [`Chain`] around it with every handler it is given: several handlers
+//! per event run in the order they were added.
+
+use std::future::{Future, ready};
+
+use crate::error::BoxError;
+use crate::{BroadcastReport, DisconnectReason, Error, SendOutcome, Session};
+
+/// What the handlers of one event came to: nothing, or the errors of those that failed.
+pub type HandlerOutcome = Result<(), Vec<BoxError>>;
+
+/// What a handler may return: nothing, or a `Result` whose error reaches `on_error`.
+pub trait IntoHandlerOutcome {
+    /// The handler's error, if it failed.
+    fn into_outcome(self) -> HandlerOutcome;
+}
+
+impl IntoHandlerOutcome for () {
+    fn into_outcome(self) -> HandlerOutcome {
+        Ok(())
+    }
+}
+
+impl IntoHandlerOutcome for SendOutcome {
+    fn into_outcome(self) -> HandlerOutcome {
+        Ok(())
+    }
+}
+
+impl IntoHandlerOutcome for BroadcastReport {
+    fn into_outcome(self) -> HandlerOutcome {
+        Ok(())
+    }
+}
+
+impl<T, E: Into<BoxError>> IntoHandlerOutcome for Result<T, E> {
+    fn into_outcome(self) -> HandlerOutcome {
+        self.map(drop).map_err(|error| vec![error.into()])
+    }
+}
+
+/// What happens around a session of type `S` that receives messages of type `M`.
+pub trait Events<S, M>: Send + Sync + 'static {
+    /// Whether [`message`](Self::message) does anything: a chain copies a message only for those that look at it.
+    const MESSAGES: bool = true;
+
+    /// The session is ready; no message has arrived.
+    fn connected(&self, session: &S) -> impl Future<Output = HandlerOutcome> + Send {
+        let _ = session;
+        ready(Ok(()))
+    }
+
+    /// A message arrived.
+    fn message(&self, session: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send;
+
+    /// The session has ended.
+    fn disconnected(
+        &self,
+        session: &S,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = HandlerOutcome> + Send {
+        let _ = (session, reason);
+        ready(Ok(()))
+    }
+
+    /// Something failed that needs a person.
+    fn error(&self, session: Option<&S>, error: &Error) -> impl Future<Output = ()> + Send {
+        let _ = (session, error);
+        ready(())
+    }
+}
+
+/// No handlers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoEvents;
+
+impl<S: Sync, M: Send> Events<S, M> for NoEvents {
+    const MESSAGES: bool = false;
+
+    fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
+        drop(message);
+        ready(Ok(()))
+    }
+}
+
+/// The handlers of `A`, then those of `B`. All run, whether one fails or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Chain<A, B>(pub A, pub B);
+
+fn both(first: HandlerOutcome, second: HandlerOutcome) -> HandlerOutcome {
+    match (first, second) {
+        (Ok(()), outcome) | (outcome, Ok(())) => outcome,
+        (Err(mut first), Err(second)) => {
+            first.extend(second);
+            Err(first)
+        }
+    }
+}
+
+impl<S, M, A, B> Events<S, M> for Chain<A, B>
+where
+    S: Sync,
+    M: Clone + Send,
+    A: Events<S, M>,
+    B: Events<S, M>,
+{
+    const MESSAGES: bool = A::MESSAGES || B::MESSAGES;
+
+    async fn connected(&self, session: &S) -> HandlerOutcome {
+        both(self.0.connected(session).await, self.1.connected(session).await)
+    }
+
+    async fn message(&self, session: &S, message: M) -> HandlerOutcome {
+        match (A::MESSAGES, B::MESSAGES) {
+            (true, false) => self.0.message(session, message).await,
+            (false, _) => self.1.message(session, message).await,
+            (true, true) => {
+                let first = self.0.message(session, message.clone()).await;
+                both(first, self.1.message(session, message).await)
+            }
+        }
+    }
+
+    async fn disconnected(&self, session: &S, reason: DisconnectReason) -> HandlerOutcome {
+        both(
+            self.0.disconnected(session, reason).await,
+            self.1.disconnected(session, reason).await,
+        )
+    }
+
+    async fn error(&self, session: Option<&S>, error: &Error) {
+        self.0.error(session, error).await;
+        self.1.error(session, error).await;
+    }
+}
+
+/// A closure for `connected`.
+#[derive(Debug)]
+pub struct OnConnected<F>(pub F);
+
+/// A closure for `message`.
+#[derive(Debug)]
+pub struct OnMessage<F>(pub F);
+
+/// A closure for `disconnected`.
+#[derive(Debug)]
+pub struct OnDisconnected<F>(pub F);
+
+/// A closure for `error`.
+#[derive(Debug)]
+pub struct OnError<F>(pub F);
+
+impl<S, M, F, Fut> Events<S, M> for OnConnected<F>
+where
+    S: Clone + Sync,
+    M: Send,
+    F: Fn(S) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: IntoHandlerOutcome> + Send,
+{
+    const MESSAGES: bool = false;
+
+    fn connected(&self, session: &S) -> impl Future<Output = HandlerOutcome> + Send {
+        let handler = (self.0)(session.clone());
+        async move { handler.await.into_outcome() }
+    }
+
+    fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
+        drop(message);
+        ready(Ok(()))
+    }
+}
+
+impl<S, M, F, Fut> Events<S, M> for OnMessage<F>
+where
+    S: Clone + Sync,
+    M: Send,
+    F: Fn(S, M) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: IntoHandlerOutcome> + Send,
+{
+    fn message(&self, session: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
+        let handler = (self.0)(session.clone(), message);
+        async move { handler.await.into_outcome() }
+    }
+}
+
+impl<S, M, F, Fut> Events<S, M> for OnDisconnected<F>
+where
+    S: Clone + Sync,
+    M: Send,
+    F: Fn(S, DisconnectReason) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: IntoHandlerOutcome> + Send,
+{
+    const MESSAGES: bool = false;
+
+    fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
+        drop(message);
+        ready(Ok(()))
+    }
+
+    fn disconnected(
+        &self,
+        session: &S,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = HandlerOutcome> + Send {
+        let handler = (self.0)(session.clone(), reason);
+        async move { handler.await.into_outcome() }
+    }
+}
+
+impl<S, M, F, Fut> Events<S, M> for OnError<F>
+where
+    S: Clone + Sync,
+    M: Send,
+    F: Fn(Option<S>, Error) -> Fut + Send + Sync + 'static,
+    Fut: Future + Send,
+{
+    const MESSAGES: bool = false;
+
+    fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
+        drop(message);
+        ready(Ok(()))
+    }
+
+    fn error(&self, session: Option<&S>, error: &Error) -> impl Future<Output = ()> + Send {
+        let handler = (self.0)(session.cloned(), error.clone());
+        async move {
+            handler.await;
+        }
+    }
+}
+
+/// Makes [`Events`] of a handler trait such as [`TcpHandler`].
+#[derive(Debug)]
+pub struct Adapter<H>(pub H);
+
+/// Handlers of TCP sessions as one type with state, instead of closures. Every method has a default that does nothing.
+///
+/// ```
+/// use bytes::Bytes;
+/// use storm_core::events::TcpHandler;
+/// use storm_core::{BoxError, Session};
+///
+/// struct Echo;
+///
+/// impl TcpHandler for Echo {
+///     async fn on_data(&self, session: &Session, data: Bytes) -> Result<(), BoxError> {
+///         session.send(data).await?;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait TcpHandler: Send + Sync + 'static {
+    /// The session is ready; no message has arrived.
+    fn on_connected(&self, session: &Session) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = session;
+        ready(Ok(()))
+    }
+
+    /// A message arrived: one frame, or with the raw framer what one read brought.
+    fn on_data(
+        &self,
+        session: &Session,
+        data: bytes::Bytes,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = (session, data);
+        ready(Ok(()))
+    }
+
+    /// The session has ended. It is still in its server's sessions and in its groups.
+    fn on_disconnected(
+        &self,
+        session: &Session,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = (session, reason);
+        ready(Ok(()))
+    }
+
+    /// Something failed that needs a person; without a session if there is none.
+    fn on_error(&self, session: Option<&Session>, error: &Error) -> impl Future<Output = ()> + Send {
+        let _ = (session, error);
+        ready(())
+    }
+}
+
+fn outcome(result: Result<(), BoxError>) -> HandlerOutcome {
+    result.map_err(|error| vec![error])
+}
+
+impl<H: TcpHandler> Events<Session, bytes::Bytes> for Adapter<H> {
+    async fn connected(&self, session: &Session) -> HandlerOutcome {
+        outcome(self.0.on_connected(session).await)
+    }
+
+    async fn message(&self, session: &Session, message: bytes::Bytes) -> HandlerOutcome {
+        outcome(self.0.on_data(session, message).await)
+    }
+
+    async fn disconnected(&self, session: &Session, reason: DisconnectReason) -> HandlerOutcome {
+        outcome(self.0.on_disconnected(session, reason).await)
+    }
+
+    fn error(&self, session: Option<&Session>, error: &Error) -> impl Future<Output = ()> + Send {
+        self.0.on_error(session, error)
+    }
+}

@@ -1,0 +1,98 @@
+//! Values a session carries for its user, by name and type.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::Session;
+
+/// The name and type of a value that sessions carry.
+///
+/// ```
+/// use storm_core::SessionKey;
+///
+/// static NAME: SessionKey<String> = SessionKey::new("name");
+/// assert_eq!(NAME.name(), "name");
+/// ```
+pub struct SessionKey<T> {
+    name: &'static str,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> SessionKey<T> {
+    /// A key called `name`. Keys are equal if their names are: two types under one name overwrite each other.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            value: PhantomData,
+        }
+    }
+
+    /// The name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<T> fmt::Debug for SessionKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SessionKey").field(&self.name).finish()
+    }
+}
+
+pub(crate) type ItemMap = HashMap<&'static str, Box<dyn Any + Send + Sync>>;
+
+/// The values of one session; see [`Session::items`]. Usable from any task.
+#[derive(Debug)]
+pub struct Items<'a> {
+    pub(crate) session: &'a Session,
+}
+
+impl Items<'_> {
+    /// A copy of the value, `None` if there is none of this name and type.
+    pub fn get<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
+        self.session
+            .with_extras(|extras| extras.items.get(key.name)?.downcast_ref::<T>().cloned())
+    }
+
+    /// Stores `value`; returns the one it replaces, if it was of the same type.
+    pub fn set<T: Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) -> Option<T> {
+        let replaced = self
+            .session
+            .with_extras(|extras| extras.items.insert(key.name, Box::new(value)));
+        // Outside of the lock: a value of another type is dropped here, and its `Drop` is the user's code.
+        replaced.and_then(|old| old.downcast::<T>().ok()).map(|old| *old)
+    }
+
+    /// Removes the value and returns it, `None` if there is none of this name and type.
+    pub fn remove<T: Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
+        let removed = self.session.with_extras(|extras| {
+            let is_of_type = extras.items.get(key.name).is_some_and(|value| value.is::<T>());
+            if is_of_type {
+                extras.items.remove(key.name)
+            } else {
+                None
+            }
+        });
+        removed
+            .and_then(|value| value.downcast::<T>().ok())
+            .map(|value| *value)
+    }
+
+    /// The names that have a value, in no particular order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.session
+            .with_extras(|extras| extras.items.keys().copied().collect())
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.session.with_extras(|extras| extras.items.len())
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,120 @@
+//! One message, text or binary.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+/// One application message. Cloning shares the payload.
+///
+/// Text is known to be UTF-8, so reading it never fails. On TCP the two kinds are sent alike.
+///
+/// ```
+/// use storm_core::Message;
+///
+/// let text = Message::from("hello");
+/// assert!(text.is_text());
+/// assert_eq!(text.text(), Some("hello"));
+/// assert_eq!(text.data(), b"hello");
+///
+/// let binary = Message::from(vec![0xff]);
+/// assert_eq!(binary.text(), None);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8 text.
+    Text(ByteString),
+    /// Any bytes.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// A text message.
+    pub fn text_from(text: impl Into<ByteString>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// A binary message.
+    pub fn binary(data: impl Into<Bytes>) -> Self {
+        Self::Binary(data.into())
+    }
+
+    /// The payload.
+    pub fn data(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(data) => data,
+        }
+    }
+
+    /// The payload, owned and not copied.
+    pub fn into_data(self) -> Bytes {
+        match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Binary(data) => data,
+        }
+    }
+
+    /// Whether this is text.
+    pub const fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+
+    /// The text of a text message, `None` for a binary one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
+        }
+    }
+
+    /// Bytes of payload.
+    pub fn len(&self) -> usize {
+        self.data().len()
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(data: Bytes) -> Self {
+        Self::Binary(data)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(data: Vec<u8>) -> Self {
+        Self::Binary(data.into())
+    }
+}
+
+impl From<&'static [u8]> for Message {
+    fn from(data: &'static [u8]) -> Self {
+        Self::Binary(Bytes::from_static(data))
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Message {
+    fn from(data: &'static [u8; N]) -> Self {
+        Self::Binary(Bytes::from_static(data))
+    }
+}
+
+impl From<ByteString> for Message {
+    fn from(text: ByteString) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}

@@ -1,0 +1,115 @@
+//! Counters of a session and of a server.
+//!
+//! Nothing is pushed on the hot path: a session keeps its own counters, a server adds them up when it is asked, and
+//! what ended sessions counted is kept in one place.
+
+#[cfg(feature = "metrics")]
+pub(crate) mod otel;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::{Session, Sessions};
+
+/// Counters of one connection at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConnectionMetrics {
+    /// Wire bytes the kernel has taken.
+    pub bytes_sent: u64,
+    /// Wire bytes read.
+    pub bytes_received: u64,
+    /// Messages queued.
+    pub messages_sent: u64,
+    /// Messages handed to handlers.
+    pub messages_received: u64,
+    /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop).
+    pub messages_dropped: u64,
+    /// Time since the connection was ready.
+    pub uptime: Duration,
+}
+
+/// Counters of one server or client at one moment, over all its sessions since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ServerMetrics {
+    /// Sessions alive.
+    pub active_connections: u64,
+    /// Sessions so far.
+    pub total_connections: u64,
+    /// Messages queued.
+    pub messages_sent: u64,
+    /// Messages handed to handlers.
+    pub messages_received: u64,
+    /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop).
+    pub messages_dropped: u64,
+    /// Wire bytes sent.
+    pub bytes_sent_total: u64,
+    /// Wire bytes received.
+    pub bytes_received_total: u64,
+    /// Errors reported to `on_error`.
+    pub error_count: u64,
+}
+
+impl ServerMetrics {
+    fn add(&mut self, session: ConnectionMetrics) {
+        self.messages_sent += session.messages_sent;
+        self.messages_received += session.messages_received;
+        self.messages_dropped += session.messages_dropped;
+        self.bytes_sent_total += session.bytes_sent;
+        self.bytes_received_total += session.bytes_received;
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct MetricsState {
+    connections: AtomicU64,
+    errors: AtomicU64,
+    /// What sessions that have ended counted. Locked before the sessions are, so that no session is in both or none.
+    ended: Mutex<ServerMetrics>,
+    #[cfg(feature = "metrics")]
+    durations: otel::Durations,
+}
+
+impl MetricsState {
+    pub(crate) fn count_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn record_handshake(&self, took: Duration) {
+        #[cfg(feature = "metrics")]
+        self.durations.record_handshake(took);
+        #[cfg(not(feature = "metrics"))]
+        let _ = took;
+    }
+
+    /// Takes `session` out of `sessions` and keeps what it counted.
+    pub(crate) fn retire(&self, sessions: &Sessions, session: &Session) {
+        let counted = session.metrics();
+        let mut ended = self.ended.lock();
+        sessions.remove(session, || ended.add(counted));
+        drop(ended);
+        #[cfg(feature = "metrics")]
+        self.durations
+            .record_connection(counted.uptime, session.disconnect_reason());
+    }
+
+    pub(crate) fn read(&self, sessions: &Sessions) -> ServerMetrics {
+        let ended = self.ended.lock();
+        let mut sum = *ended;
+        sessions.visit(|session| {
+            sum.add(session.metrics());
+            sum.active_connections += 1;
+        });
+        drop(ended);
+        sum.total_connections = self.connections.load(Ordering::Relaxed);
+        sum.error_count = self.errors.load(Ordering::Relaxed);
+        sum
+    }
+}

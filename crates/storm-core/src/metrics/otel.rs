@@ -1,0 +1,147 @@
+//! The OpenTelemetry instruments of meter `StormSocket`.
+//!
+//! Counters are observed: a callback reads the numbers that are kept anyway, when the exporter collects. Only the two
+//! histograms are pushed, once per connection. Instruments are made when the first hub is: set the global meter
+//! provider before that. With several servers in a process each instrument shows their sum.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use opentelemetry::metrics::{Histogram, Meter};
+use opentelemetry::{KeyValue, global};
+use parking_lot::Mutex;
+
+use super::ServerMetrics;
+use crate::{DisconnectReason, Hub};
+
+static OBSERVED: Mutex<Observed> = Mutex::new(Observed {
+    live: Vec::new(),
+    gone: ServerMetrics::ZERO,
+});
+static INSTRUMENTS: OnceLock<()> = OnceLock::new();
+
+/// All hubs of the process, and what those that are gone counted: counters must not fall.
+struct Observed {
+    live: Vec<Weak<Hub>>,
+    gone: ServerMetrics,
+}
+
+impl ServerMetrics {
+    const ZERO: Self = Self {
+        active_connections: 0,
+        total_connections: 0,
+        messages_sent: 0,
+        messages_received: 0,
+        messages_dropped: 0,
+        bytes_sent_total: 0,
+        bytes_received_total: 0,
+        error_count: 0,
+    };
+
+    fn merge(&mut self, other: &Self) {
+        self.active_connections += other.active_connections;
+        self.total_connections += other.total_connections;
+        self.messages_sent += other.messages_sent;
+        self.messages_received += other.messages_received;
+        self.messages_dropped += other.messages_dropped;
+        self.bytes_sent_total += other.bytes_sent_total;
+        self.bytes_received_total += other.bytes_received_total;
+        self.error_count += other.error_count;
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let counted = self.metrics();
+        OBSERVED.lock().gone.merge(&counted);
+    }
+}
+
+/// Has the instruments show `hub` from now on.
+pub(crate) fn observe(hub: &Arc<Hub>) {
+    let mut observed = OBSERVED.lock();
+    observed.live.retain(|hub| hub.strong_count() > 0);
+    observed.live.push(Arc::downgrade(hub));
+    drop(observed);
+    INSTRUMENTS.get_or_init(|| make_counters(&global::meter("StormSocket")));
+}
+
+fn total() -> ServerMetrics {
+    // Upgraded handles may be the last ones: they are dropped after the lock is.
+    let (mut sum, hubs) = {
+        let observed = OBSERVED.lock();
+        (
+            observed.gone,
+            observed.live.iter().filter_map(Weak::upgrade).collect::<Vec<_>>(),
+        )
+    };
+    for hub in &hubs {
+        sum.merge(&hub.metrics());
+    }
+    sum
+}
+
+fn make_counters(meter: &Meter) {
+    type Read = fn(&ServerMetrics) -> u64;
+    let counters: [(&str, &str, Read); 6] = [
+        ("stormsocket.connections.total", "{connection}", |m| {
+            m.total_connections
+        }),
+        ("stormsocket.messages.sent", "{message}", |m| m.messages_sent),
+        ("stormsocket.messages.received", "{message}", |m| {
+            m.messages_received
+        }),
+        ("stormsocket.bytes.sent", "By", |m| m.bytes_sent_total),
+        ("stormsocket.bytes.received", "By", |m| m.bytes_received_total),
+        ("stormsocket.errors", "{error}", |m| m.error_count),
+    ];
+    for (name, unit, read) in counters {
+        let _registered = meter
+            .u64_observable_counter(name)
+            .with_unit(unit)
+            .with_callback(move |observer| observer.observe(read(&total()), &[]))
+            .build();
+    }
+    let _registered = meter
+        .i64_observable_up_down_counter("stormsocket.connections.active")
+        .with_unit("{connection}")
+        .with_callback(|observer| {
+            observer.observe(i64::try_from(total().active_connections).unwrap_or(i64::MAX), &[]);
+        })
+        .build();
+}
+
+/// The two histograms.
+#[derive(Debug)]
+pub(crate) struct Durations {
+    connection: Histogram<f64>,
+    handshake: Histogram<f64>,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        let meter = global::meter("StormSocket");
+        Self {
+            connection: meter
+                .f64_histogram("stormsocket.connection.duration")
+                .with_unit("ms")
+                .build(),
+            handshake: meter
+                .f64_histogram("stormsocket.handshake.duration")
+                .with_unit("ms")
+                .build(),
+        }
+    }
+}
+
+impl Durations {
+    pub(crate) fn record_connection(&self, lasted: Duration, reason: Option<DisconnectReason>) {
+        let reason = reason.map_or("none", DisconnectReason::as_str);
+        self.connection
+            .record(lasted.as_secs_f64() * 1000.0, &[KeyValue::new("reason", reason)]);
+    }
+
+    pub(crate) fn record_handshake(&self, took: Duration) {
+        self.handshake.record(took.as_secs_f64() * 1000.0, &[]);
+    }
+}

@@ -1,0 +1,262 @@
+//! Bytes of one session that wait for the socket, their bound, and those who wait for room.
+//!
+//! ```text
+//!  send ── admit ──> Encode ──> SendQueue ── Driver::sync (take) ──> in flight ──> socket
+//!            │ full: wait (first come first served) / drop / disconnect      │
+//!            └──────────── resumes when queued + in flight <= limit / 2 <────┘
+//! ```
+//!
+//! Owns: the encoder, the queue, the count of unsent bytes, the phase, the wakers.
+//! Not here: the socket, and user code of any kind: everything runs behind one short lock.
+
+mod encode;
+mod queue;
+mod waiters;
+
+use std::task::Waker;
+
+pub use encode::{Control, Encode, SharedFrames};
+pub use queue::{SHARE_FROM, SendQueue};
+pub(crate) use waiters::Ticket;
+use waiters::Waiters;
+
+use crate::{Message, SendError};
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendOutcome {
+    /// It is queued whole and leaves in order, unless the session is aborted first.
+    Sent,
+    /// The outbox was full and the policy is [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop). None of
+    /// it leaves.
+    Dropped,
+    /// A middleware suppressed it.
+    Suppressed,
+}
+
+/// What is to be put into the outbox.
+pub(crate) enum Payload<'a> {
+    Own(&'a mut Option<Message>),
+    Shared(&'a Message, &'a mut SharedFrames),
+}
+
+/// What an attempt to queue came to.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    Queued,
+    Full,
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Open,
+    /// What is queued leaves; nothing is admitted.
+    Closing,
+    /// Nothing leaves any more: the connection task is to reset the transport.
+    Aborting,
+    Closed,
+}
+
+pub(crate) struct Outbox<E: ?Sized> {
+    queue: SendQueue,
+    /// Bytes the connection task has taken and the kernel does not have yet.
+    in_flight: usize,
+    limit: usize,
+    backpressured: bool,
+    pub(crate) phase: Phase,
+    /// The connection task. Present once it has parked for the first time.
+    task: Option<Waker>,
+    /// The task sleeps and nothing has woken it since: the next message must.
+    parked: bool,
+    waiters: Option<Box<Waiters>>,
+    pub(crate) bytes_sent: u64,
+    pub(crate) messages_sent: u64,
+    pub(crate) messages_dropped: u64,
+    encoder: E,
+}
+
+impl<E: Encode> Outbox<E> {
+    pub(crate) fn new(encoder: E, limit: Option<usize>) -> Self {
+        Self {
+            queue: SendQueue::default(),
+            in_flight: 0,
+            limit: limit.unwrap_or(usize::MAX),
+            backpressured: false,
+            phase: Phase::Open,
+            task: None,
+            parked: false,
+            waiters: None,
+            bytes_sent: 0,
+            messages_sent: 0,
+            messages_dropped: 0,
+            encoder,
+        }
+    }
+}
+
+impl<E: Encode + ?Sized> Outbox<E> {
+    pub(crate) const fn is_backpressured(&self) -> bool {
+        self.backpressured
+    }
+
+    pub(crate) const fn pending_bytes(&self) -> usize {
+        self.queue.len() + self.in_flight
+    }
+
+    /// Queues `payload` if there is room; `ticket` is the caller's place if it has waited.
+    pub(crate) fn admit(
+        &mut self,
+        payload: Payload<'_>,
+        ticket: Option<Ticket>,
+    ) -> Result<Admission, SendError> {
+        if self.phase != Phase::Open {
+            return Ok(Admission::Closed);
+        }
+        let is_its_turn = match (&self.waiters, ticket) {
+            (None, _) => true,
+            (Some(waiters), None) => !waiters.has_senders(),
+            (Some(waiters), Some(ticket)) => waiters.is_first(ticket),
+        };
+        if self.backpressured || !is_its_turn {
+            return Ok(Admission::Full);
+        }
+        if let Some(ticket) = ticket {
+            self.leave(ticket);
+        }
+        match payload {
+            Payload::Own(message) => {
+                let message = message.take().expect("a send queues its message once");
+                self.encoder.encode(message, &mut self.queue)?;
+            }
+            Payload::Shared(message, frames) => {
+                self.encoder.encode_shared(message, frames, &mut self.queue)?
+            }
+        }
+        self.messages_sent += 1;
+        self.queued();
+        Ok(Admission::Queued)
+    }
+
+    /// After bytes were queued: notes the limit, wakes the connection task unless it is running.
+    fn queued(&mut self) {
+        if self.pending_bytes() >= self.limit {
+            self.backpressured = true;
+        }
+        if self.parked {
+            self.wake_task();
+        }
+    }
+
+    fn wake_task(&mut self) {
+        self.parked = false;
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+
+    pub(crate) fn wait(&mut self, ticket: Option<Ticket>, waker: &Waker) -> Ticket {
+        let waiters = self.waiters.get_or_insert_default();
+        match ticket {
+            Some(ticket) => {
+                waiters.update(ticket, waker);
+                ticket
+            }
+            None => waiters.enqueue(waker),
+        }
+    }
+
+    /// Gives up a place; the next in line takes its turn.
+    pub(crate) fn leave(&mut self, ticket: Ticket) {
+        let Some(waiters) = &mut self.waiters else { return };
+        waiters.remove(ticket);
+        if !self.backpressured {
+            waiters.wake_first();
+        }
+    }
+
+    pub(crate) fn wait_for_close(&mut self, waker: &Waker) {
+        self.waiters.get_or_insert_default().wait_for_close(waker);
+    }
+
+    pub(crate) fn control(&mut self, control: Control) {
+        if self.phase == Phase::Open {
+            self.encoder.control(control, &mut self.queue);
+            // The frame may be held back until the flush: the task must come to it either way.
+            self.queued();
+        }
+    }
+
+    /// Stops admitting; what is queued leaves, `goodbye` behind it. Returns whether this call began the close.
+    pub(crate) fn begin_close(&mut self, goodbye: Option<(u16, bytestring::ByteString)>) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        self.encoder.control(Control::Close(goodbye), &mut self.queue);
+        self.enter(Phase::Closing);
+        true
+    }
+
+    /// Discards what is queued and has the transport reset.
+    pub(crate) fn begin_abort(&mut self) {
+        if self.phase < Phase::Aborting {
+            self.queue.clear();
+            self.enter(Phase::Aborting);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.wake_task();
+        if let Some(waiters) = &self.waiters {
+            waiters.wake_senders();
+        }
+    }
+
+    /// The transport is gone.
+    pub(crate) fn finish(&mut self) {
+        self.phase = Phase::Closed;
+        self.queue.clear();
+        self.in_flight = 0;
+        self.backpressured = false;
+        self.task = None;
+        self.parked = false;
+        if let Some(waiters) = &mut self.waiters {
+            waiters.wake_all();
+        }
+    }
+
+    /// The connection task's visit: accounts `written` bytes and hands out what is queued if `writing` is empty.
+    pub(crate) fn sync(&mut self, writing: &mut SendQueue, written: usize) {
+        self.in_flight -= written;
+        self.bytes_sent += written as u64;
+        if writing.is_empty() {
+            self.encoder.flush(&mut self.queue);
+            if !self.queue.is_empty() {
+                std::mem::swap(writing, &mut self.queue);
+                self.in_flight += writing.len();
+            }
+        }
+        if self.backpressured && self.pending_bytes() <= self.limit / 2 {
+            self.backpressured = false;
+            if let Some(waiters) = &self.waiters {
+                waiters.wake_first();
+            }
+        }
+    }
+
+    /// Remembers the connection task; `wake_on_send` when it has nothing to write and would sleep through a send.
+    pub(crate) fn park(&mut self, task: &Waker, wake_on_send: bool) {
+        match &self.task {
+            Some(stored) if stored.will_wake(task) => {}
+            _ => self.task = Some(task.clone()),
+        }
+        self.parked = wake_on_send;
+    }
+
+    /// The connection task runs: messages queued from now on are seen before it sleeps.
+    pub(crate) fn unpark(&mut self) {
+        self.parked = false;
+    }
+}

@@ -1,0 +1,461 @@
+//! The cheap handle to one connection.
+//!
+//! Owns: identity, state, reason, metrics, items, group names. Its bytes wait in the [`outbox`](crate::outbox).
+//! Not here: the socket (the connection task has it; see [`driver`](crate::driver)).
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use parking_lot::Mutex;
+
+use crate::error::SendError;
+use crate::items::{ItemMap, Items, SessionKey};
+use crate::outbox::{Admission, Control, Encode, Outbox, Payload, Phase, Ticket};
+use crate::state::{ReasonCell, StateCell};
+use crate::{
+    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, Role, SendOutcome, SlowConsumerPolicy,
+};
+
+/// Identifies a session in this process. Counted from 1, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    pub(crate) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<u64> for SessionId {
+    /// For looking up a number that a person typed; it need not name a session.
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A handle to one connection. Cloning is cheap; every method may be called from any task or thread, together, and
+/// after the connection has ended.
+///
+/// * Messages leave in the order their sends were admitted, whole or not at all.
+/// * [`close`](Self::close) lets leave what is queued, [`abort`](Self::abort) does not. Both may be called again,
+///   together, from inside a handler of the same session and on a dead peer.
+/// * Dropping a handle ends nothing.
+#[derive(Clone)]
+pub struct Session(pub(crate) Arc<Inner<dyn Encode>>);
+
+pub(crate) struct Inner<E: ?Sized> {
+    pub(crate) id: SessionId,
+    pub(crate) role: Role,
+    pub(crate) state: StateCell,
+    pub(crate) reason: ReasonCell,
+    pub(crate) remote_addr: Option<SocketAddr>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) since: Instant,
+    /// Written by the connection task only.
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) messages_received: AtomicU64,
+    extras: Mutex<Option<Box<Extras>>>,
+    pub(crate) outbox: Mutex<Outbox<E>>,
+}
+
+/// What many sessions never need.
+#[derive(Default)]
+pub(crate) struct Extras {
+    pub(crate) items: ItemMap,
+    pub(crate) groups: BTreeSet<Arc<str>>,
+    /// The session has left its groups for good.
+    pub(crate) left_for_good: bool,
+}
+
+impl Session {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        role: Role,
+        remote_addr: Option<SocketAddr>,
+        encoder: impl Encode,
+    ) -> Self {
+        let limit = hub.options().max_pending_send_bytes;
+        Self(Arc::new(Inner {
+            id: SessionId::next(),
+            role,
+            state: StateCell::new(ConnectionState::Connecting),
+            reason: ReasonCell::new(),
+            remote_addr,
+            hub,
+            since: Instant::now(),
+            bytes_received: AtomicU64::new(0),
+            messages_received: AtomicU64::new(0),
+            extras: Mutex::new(None),
+            outbox: Mutex::new(Outbox::new(encoder, limit)),
+        }))
+    }
+
+    /// Identifies this session in the process.
+    pub fn id(&self) -> SessionId {
+        self.0.id
+    }
+
+    /// Which side of the connection this is.
+    pub fn role(&self) -> Role {
+        self.0.role
+    }
+
+    /// The peer's address; `None` where the transport has none (unix sockets, in-memory streams).
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.0.remote_addr
+    }
+
+    /// Where the connection is in its life.
+    pub fn state(&self) -> ConnectionState {
+        self.0.state.get()
+    }
+
+    /// Why it ended, `None` while nothing has ended it.
+    pub fn disconnect_reason(&self) -> Option<DisconnectReason> {
+        self.0.reason.get()
+    }
+
+    /// What its server's or client's sessions have in common: sessions, groups, metrics.
+    pub fn server(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
+    /// Counters of this connection, as of now.
+    pub fn metrics(&self) -> ConnectionMetrics {
+        let (bytes_sent, messages_sent, messages_dropped) = {
+            let outbox = self.0.outbox.lock();
+            (outbox.bytes_sent, outbox.messages_sent, outbox.messages_dropped)
+        };
+        ConnectionMetrics {
+            bytes_sent,
+            bytes_received: self.0.bytes_received.load(Ordering::Relaxed),
+            messages_sent,
+            messages_received: self.0.messages_received.load(Ordering::Relaxed),
+            messages_dropped,
+            uptime: self.0.since.elapsed(),
+        }
+    }
+
+    /// Whether the outbox has reached its limit and not yet drained to half of it.
+    pub fn is_backpressured(&self) -> bool {
+        self.0.outbox.lock().is_backpressured()
+    }
+
+    /// Bytes that are queued and that the kernel does not have yet.
+    pub fn pending_send_bytes(&self) -> usize {
+        self.0.outbox.lock().pending_bytes()
+    }
+
+    /// Sends one message: binary (text if made from text) on WebSocket, framed on TCP.
+    ///
+    /// Ready at once while the outbox is below its limit; at the limit the
+    /// [policy](crate::SessionOptions::slow_consumer_policy) decides, after the connection had one chance to write.
+    ///
+    /// # Cancel safety
+    /// A dropped future has queued the message whole or not at all.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if the session is closing or closed; others if the message cannot be encoded.
+    pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
+        Sending {
+            session: self,
+            stage: Stage::Fresh,
+            message: Some(message.into()),
+        }
+    }
+
+    /// Sends one text message. A `String` or [`ByteString`] is not copied; for UTF-8 in [`Bytes`], see
+    /// [`send_utf8`](Self::send_utf8).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_text(&self, text: impl Into<ByteString>) -> Sending<'_> {
+        self.send(Message::Text(text.into()))
+    }
+
+    /// Sends UTF-8 bytes as one text message, without a copy.
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    ///
+    /// # Errors
+    /// [`SendError::InvalidUtf8`] if `text` is not UTF-8; others as [`send`](Self::send).
+    pub async fn send_utf8(&self, text: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
+        let text = ByteString::try_from(text.into()).map_err(|_| SendError::InvalidUtf8)?;
+        self.send_text(text).await
+    }
+
+    /// Closes in an orderly way: what is queued leaves, then the end of the stream (on WebSocket a close frame
+    /// first). Completes when the transport is gone, at the latest after the
+    /// [close deadline](crate::SessionOptions::close_deadline), when the close becomes an abort.
+    ///
+    /// # Cancel safety
+    /// The close begins with the first poll and goes on if the future is dropped.
+    pub async fn close(&self) {
+        self.start_close(self.0.role.closed_by_us());
+        self.closed().await;
+    }
+
+    /// Begins what [`close`](Self::close) does, for `reason`, and does not wait for the end.
+    pub fn start_close(&self, reason: DisconnectReason) {
+        self.start_close_with(reason, None);
+    }
+
+    /// [`start_close`](Self::start_close) with a close code and text for protocols that carry them.
+    pub fn start_close_with(&self, reason: DisconnectReason, goodbye: Option<(u16, ByteString)>) {
+        let mut outbox = self.0.outbox.lock();
+        if outbox.phase == Phase::Open {
+            self.0.reason.set(reason);
+            self.0.state.advance(ConnectionState::Closing);
+            outbox.begin_close(goodbye);
+        }
+    }
+
+    /// Completes when the transport is gone. Ends nothing by itself.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub fn closed(&self) -> Closed<'_> {
+        Closed { session: self }
+    }
+
+    /// Ends the connection at once: nothing queued is sent, a TCP peer sees a reset.
+    pub fn abort(&self) {
+        self.abort_for(DisconnectReason::Aborted);
+    }
+
+    /// [`abort`](Self::abort) for another reason. A reason that was there before stays.
+    pub fn abort_for(&self, reason: DisconnectReason) {
+        let mut outbox = self.0.outbox.lock();
+        if outbox.phase < Phase::Aborting {
+            self.0.reason.set(reason);
+            self.0.state.advance(ConnectionState::Closing);
+            outbox.begin_abort();
+        }
+    }
+
+    /// Sends a control message, if the protocol has any; not subject to the send policy, but counted as pending.
+    pub fn control(&self, control: Control) {
+        self.0.outbox.lock().control(control);
+    }
+
+    /// Joins a group, which comes to be if it does not exist. Once the session has ended this does nothing.
+    pub fn join(&self, group: impl AsRef<str>) {
+        self.0.hub.groups().add(group, self);
+    }
+
+    /// Leaves a group, which vanishes if this was its last member.
+    pub fn leave(&self, group: impl AsRef<str>) {
+        self.0.hub.groups().remove(group, self);
+    }
+
+    /// The groups it is in, in alphabetical order.
+    pub fn groups(&self) -> Vec<Arc<str>> {
+        self.with_extras(|extras| extras.groups.iter().cloned().collect())
+    }
+
+    /// The values it carries for its user.
+    pub fn items(&self) -> Items<'_> {
+        Items { session: self }
+    }
+
+    /// A copy of the value under `key`; `None` if there is none of this name and type.
+    pub fn get<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
+        self.items().get(key)
+    }
+
+    /// Stores a value under `key`; returns the one it replaces.
+    pub fn set<T: Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) -> Option<T> {
+        self.items().set(key, value)
+    }
+
+    pub(crate) fn with_extras<R>(&self, f: impl FnOnce(&mut Extras) -> R) -> R {
+        f(self.0.extras.lock().get_or_insert_default())
+    }
+
+    fn closed_error(&self) -> SendError {
+        SendError::Closed(self.disconnect_reason())
+    }
+
+    /// Queues `payload`, or says why not; never waits. `ticket` is the caller's place in line.
+    pub(crate) fn admit(&self, payload: Payload<'_>, ticket: Option<Ticket>) -> Result<Admission, SendError> {
+        self.0.outbox.lock().admit(payload, ticket)
+    }
+
+    pub(crate) fn leave_line(&self, ticket: Ticket) {
+        self.0.outbox.lock().leave(ticket);
+    }
+
+    /// Applies `policy` to a message that found no room.
+    pub(crate) fn refuse(&self, policy: SlowConsumerPolicy) -> Result<SendOutcome, SendError> {
+        if policy == SlowConsumerPolicy::Disconnect {
+            self.abort_for(DisconnectReason::SlowConsumer);
+            return Err(self.closed_error());
+        }
+        self.0.outbox.lock().messages_dropped += 1;
+        Ok(SendOutcome::Dropped)
+    }
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Session {}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.0.id.get())
+            .field("remote_addr", &self.0.remote_addr)
+            .field("state", &self.state())
+            .field("disconnect_reason", &self.disconnect_reason())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Session::send`].
+#[derive(Debug)]
+#[must_use = "a message is sent when its future is awaited"]
+pub struct Sending<'a> {
+    session: &'a Session,
+    stage: Stage,
+    message: Option<Message>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not polled yet: the middleware has not seen the message.
+    Fresh,
+    /// The outbox was full once, and the connection task has had its chance to write since.
+    Yielded,
+    /// In line for room.
+    Waiting(Ticket),
+    Done,
+}
+
+impl Sending<'_> {
+    fn finish<T>(&mut self, result: T) -> Poll<T> {
+        self.stage = Stage::Done;
+        Poll::Ready(result)
+    }
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<SendOutcome, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.stage == Stage::Fresh
+            && let Some(middleware) = this.session.0.hub.middleware()
+        {
+            let message = this.message.take().expect("a fresh send has its message");
+            match middleware.sending(this.session, message) {
+                Ok(Some(message)) => this.message = Some(message),
+                Ok(None) => return this.finish(Ok(SendOutcome::Suppressed)),
+                Err(error) => return this.finish(Err(error)),
+            }
+        }
+        let ticket = match this.stage {
+            Stage::Waiting(ticket) => Some(ticket),
+            Stage::Fresh | Stage::Yielded => None,
+            Stage::Done => panic!("a send was polled after it had completed"),
+        };
+        let mut outbox = this.session.0.outbox.lock();
+        match outbox.admit(Payload::Own(&mut this.message), ticket) {
+            Ok(Admission::Queued) => {
+                this.stage = Stage::Done;
+                Poll::Ready(Ok(SendOutcome::Sent))
+            }
+            Ok(Admission::Full) => match this.session.0.hub.options().slow_consumer_policy {
+                SlowConsumerPolicy::Wait => {
+                    this.stage = Stage::Waiting(outbox.wait(ticket, cx.waker()));
+                    Poll::Pending
+                }
+                policy if this.stage == Stage::Yielded => {
+                    drop(outbox);
+                    let refused = this.session.refuse(policy);
+                    this.finish(refused)
+                }
+                SlowConsumerPolicy::Drop | SlowConsumerPolicy::Disconnect => {
+                    // In a handler of this session nothing is written until the handler pends: give it that chance,
+                    // else a peer that reads quickly would lose messages to its own server's burst.
+                    this.stage = Stage::Yielded;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            },
+            Ok(Admission::Closed) => {
+                drop(outbox);
+                this.give_up_place();
+                let closed = this.session.closed_error();
+                this.finish(Err(closed))
+            }
+            Err(error) => {
+                drop(outbox);
+                this.finish(Err(error))
+            }
+        }
+    }
+}
+
+impl Sending<'_> {
+    fn give_up_place(&mut self) {
+        if let Stage::Waiting(ticket) = self.stage {
+            self.session.leave_line(ticket);
+            self.stage = Stage::Done;
+        }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.give_up_place();
+    }
+}
+
+/// The future of [`Session::closed`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Closed<'a> {
+    session: &'a Session,
+}
+
+impl Future for Closed<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut outbox = self.session.0.outbox.lock();
+        if outbox.phase == Phase::Closed {
+            return Poll::Ready(());
+        }
+        outbox.wait_for_close(cx.waker());
+        Poll::Pending
+    }
+}

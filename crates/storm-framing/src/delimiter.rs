@@ -1,0 +1,162 @@
+//! Payloads separated by a delimiter.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memmem;
+
+use crate::{DEFAULT_MAX_MESSAGE, FramingError, MessageFramer, Wire};
+
+/// Messages that end with a delimiter, `\n` unless told otherwise. The delimiter is not part of the message.
+///
+/// More than the maximum (default 16 MiB) without a delimiter is refused as soon as it is there. Sending a message that
+/// contains the delimiter is refused: the peer would see two. What follows the last delimiter when the peer ends its
+/// stream is no message.
+#[derive(Debug, Clone)]
+pub struct DelimiterFramer {
+    delimiter: Bytes,
+    max_message: usize,
+    /// Bytes at the front of the buffer that are known to begin no delimiter: each byte is looked at once.
+    searched: usize,
+}
+
+impl Default for DelimiterFramer {
+    fn default() -> Self {
+        Self::new(&b"\n"[..])
+    }
+}
+
+impl DelimiterFramer {
+    /// A framer for any delimiter, with a maximum of 16 MiB.
+    ///
+    /// # Panics
+    /// The delimiter is empty.
+    pub fn new(delimiter: impl Into<Bytes>) -> Self {
+        let delimiter = delimiter.into();
+        assert!(!delimiter.is_empty(), "a delimiter has at least one byte");
+        Self {
+            delimiter,
+            max_message: DEFAULT_MAX_MESSAGE,
+            searched: 0,
+        }
+    }
+
+    /// Sets the most bytes a message may have, the delimiter not counted, in either direction.
+    pub const fn max_message(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    fn find(&self, haystack: &[u8]) -> Option<usize> {
+        match *self.delimiter {
+            [byte] => memchr::memchr(byte, haystack),
+            _ => memmem::find(haystack, &self.delimiter),
+        }
+    }
+
+    fn check(&self, len: usize) -> Result<(), FramingError> {
+        if len > self.max_message {
+            return Err(FramingError::TooBig {
+                len: len as u64,
+                limit: self.max_message as u64,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl MessageFramer for DelimiterFramer {
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+        let Some(found) = self.find(&buffer[self.searched..]) else {
+            // The delimiter's first bytes may be there already.
+            self.searched = buffer.len().saturating_sub(self.delimiter.len() - 1);
+            self.check(self.searched)?;
+            return Ok(None);
+        };
+        let len = self.searched + found;
+        self.searched = 0;
+        self.check(len)?;
+        let mut message = buffer.split_to(len + self.delimiter.len());
+        message.truncate(len);
+        Ok(Some(message.freeze()))
+    }
+
+    fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
+        self.check(message.len())?;
+        if let Some(at) = self.find(&message) {
+            return Err(FramingError::ContainsDelimiter { at });
+        }
+        wire.put_bytes(message);
+        wire.put_slice(&self.delimiter);
+        Ok(())
+    }
+
+    fn is_stateless(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(framer: &mut DelimiterFramer, parts: &[&[u8]]) -> Vec<Bytes> {
+        let mut buffer = BytesMut::new();
+        let mut messages = Vec::new();
+        for part in parts {
+            buffer.extend_from_slice(part);
+            while let Some(message) = framer.decode(&mut buffer).expect("valid") {
+                messages.push(message);
+            }
+        }
+        messages
+    }
+
+    #[test]
+    fn any_split_gives_the_same_messages() {
+        let stream = b"one--\r--\r\r--\r-two--\rrest";
+        for split in 0..=stream.len() {
+            let mut framer = DelimiterFramer::new(&b"--\r"[..]);
+            let messages = all(&mut framer, &[&stream[..split], &stream[split..]]);
+            assert_eq!(messages, ["one", "", "\r", "-two"], "split at {split}");
+        }
+    }
+
+    #[test]
+    fn one_byte_at_a_time_looks_at_each_byte_once() {
+        let mut framer = DelimiterFramer::default();
+        let mut buffer = BytesMut::new();
+        for count in 1..=1000 {
+            buffer.extend_from_slice(b"x");
+            assert!(framer.decode(&mut buffer).expect("valid").is_none());
+            assert_eq!(framer.searched, count);
+        }
+        buffer.extend_from_slice(b"\n");
+        assert_eq!(
+            framer.decode(&mut buffer).expect("valid").map(|m| m.len()),
+            Some(1000)
+        );
+    }
+
+    #[test]
+    fn a_line_at_the_limit_is_delivered_and_a_longer_one_refused_before_its_end() {
+        let mut framer = DelimiterFramer::default().max_message(3);
+        assert_eq!(all(&mut framer, &[b"abc\n"]), ["abc"]);
+        let refused = framer.decode(&mut BytesMut::from(&b"abcd"[..]));
+        assert!(matches!(refused, Err(FramingError::TooBig { len: 4, limit: 3 })));
+        let refused = framer.clone().decode(&mut BytesMut::from(&b"abcd\n"[..]));
+        assert!(matches!(refused, Err(FramingError::TooBig { limit: 3, .. })));
+    }
+
+    #[test]
+    fn a_message_with_the_delimiter_in_it_is_refused_whole() {
+        let mut wire = BytesMut::new();
+        let refused = DelimiterFramer::default().encode(Bytes::from_static(b"a\nb"), &mut wire);
+        assert!(matches!(refused, Err(FramingError::ContainsDelimiter { at: 1 })));
+        assert!(wire.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "at least one byte")]
+    fn an_empty_delimiter_is_refused() {
+        let _ = DelimiterFramer::new(Bytes::new());
+    }
+}

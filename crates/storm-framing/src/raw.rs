@@ -1,0 +1,46 @@
+//! No framing.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{FramingError, MessageFramer, Wire};
+
+/// Passes bytes through: a message is whatever one read brought, and an empty message puts nothing on the wire.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RawFramer;
+
+impl MessageFramer for RawFramer {
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+        Ok((!buffer.is_empty()).then(|| buffer.split().freeze()))
+    }
+
+    fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
+        wire.put_bytes(message);
+        Ok(())
+    }
+
+    fn is_stateless(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_pass_unchanged() {
+        let mut wire = BytesMut::new();
+        RawFramer
+            .encode(Bytes::from_static(b"ab"), &mut wire)
+            .expect("raw takes anything");
+        RawFramer
+            .encode(Bytes::new(), &mut wire)
+            .expect("raw takes anything");
+        let message = RawFramer
+            .decode(&mut wire)
+            .expect("raw takes anything")
+            .expect("a message");
+        assert_eq!(message, "ab");
+        assert!(RawFramer.decode(&mut wire).expect("raw takes anything").is_none());
+    }
+}

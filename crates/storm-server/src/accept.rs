@@ -1,0 +1,203 @@
+//! The accept loop: never ends by an error, never spins on one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use storm_core::isolation::catch_unwind_of;
+use storm_core::{Error, ErrorKind, Hub};
+use storm_transport::{Listener, Stream};
+use tokio::sync::watch;
+
+use crate::slots::{Slot, Slots};
+
+/// Waits between failed accepts, doubling from the first to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// What a server does with its connections.
+pub(crate) trait Endpoint: Send + Sync + 'static {
+    /// Serves one connection to its end.
+    fn serve(
+        &self,
+        stream: Stream,
+        remote: Option<SocketAddr>,
+        shared: &Shared,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Reports an error that no session has.
+    fn report(&self, error: &Error) -> impl Future<Output = ()> + Send;
+}
+
+/// What the tasks of one server share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) slots: Arc<Slots>,
+    /// Becomes true, once, when the server stops.
+    pub(crate) stopping: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Completes when the server stops.
+    pub(crate) async fn stopped(&self) {
+        // The sender is ours, so waiting cannot fail.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// Where connections come from.
+pub(crate) trait Accept: Send + 'static {
+    fn accept(&self) -> impl Future<Output = io::Result<(Stream, Option<SocketAddr>)>> + Send;
+}
+
+impl Accept for Listener {
+    fn accept(&self) -> impl Future<Output = io::Result<(Stream, Option<SocketAddr>)>> + Send {
+        Self::accept(self)
+    }
+}
+
+/// Accepts until the server stops; `listening` is held meanwhile.
+pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
+    listener: A,
+    endpoint: Arc<E>,
+    shared: Arc<Shared>,
+    listening: Slot,
+) {
+    let mut wait = FIRST_WAIT;
+    let mut stopped = std::pin::pin!(shared.stopped());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, remote)) => {
+                wait = FIRST_WAIT;
+                // Without a slot the socket is closed here, before anything is read from it.
+                if let Some(slot) = shared.slots.take() {
+                    let (endpoint, shared) = (endpoint.clone(), shared.clone());
+                    tokio::spawn(async move {
+                        endpoint.serve(stream, remote, &shared).await;
+                        drop(slot);
+                    });
+                }
+            }
+            Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
+            Err(error) => {
+                let error = Error::new(ErrorKind::Accept, error);
+                report(&*endpoint, &shared.hub, &error).await;
+                tokio::select! {
+                    () = &mut stopped => break,
+                    () = tokio::time::sleep(wait) => {}
+                }
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    }
+    drop(listener);
+    drop(listening);
+}
+
+/// Tells middlewares and handlers of an error that no session has; a panic of theirs goes no further.
+pub(crate) async fn report<E: Endpoint>(endpoint: &E, hub: &Hub, error: &Error) {
+    hub.count_error(error);
+    let told = catch_unwind_of(async {
+        if let Some(middleware) = hub.middleware() {
+            middleware.error(None, error).await;
+        }
+        endpoint.report(error).await;
+    });
+    drop(told.await);
+}
+
+/// A connection that ended before it was accepted: the next one may be fine.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use storm_core::SessionOptions;
+    use storm_core::middleware::MiddlewareChain;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Fails as told, then never again.
+    struct Failing {
+        errors: Mutex<Vec<io::ErrorKind>>,
+        calls: Arc<AtomicUsize>,
+    }
+
+    impl Accept for Failing {
+        async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            let next = self.errors.lock().expect("not poisoned").pop();
+            match next {
+                Some(kind) => Err(kind.into()),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Reports(AtomicUsize);
+
+    impl Endpoint for Reports {
+        async fn serve(&self, _: Stream, _: Option<SocketAddr>, _: &Shared) {}
+
+        async fn report(&self, error: &Error) {
+            assert_eq!(error.kind(), ErrorKind::Accept);
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_are_waited_out_and_aborted_connections_passed_over() {
+        let out_of_descriptors = io::ErrorKind::Other;
+        let mut errors = vec![io::ErrorKind::ConnectionAborted; 3];
+        errors.extend([out_of_descriptors; 12]);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let listener = Failing {
+            errors: Mutex::new(errors),
+            calls: calls.clone(),
+        };
+        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+        let shared = Arc::new(Shared {
+            hub: hub.clone(),
+            slots: Slots::new(None),
+            stopping: watch::channel(false).0,
+        });
+        let endpoint = Arc::new(Reports::default());
+        let listening = shared.slots.take().expect("no limit");
+        let began = Instant::now();
+        let accepting = tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), listening));
+        while calls.load(Ordering::Relaxed) < 16 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        // 5 + 10 + ... + 640 ms, then 1 s four times: it neither spins nor gives up.
+        assert!(
+            began.elapsed() >= Duration::from_millis(1275 + 4 * 1000),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(endpoint.0.load(Ordering::Relaxed), 12);
+        assert_eq!(hub.metrics().error_count, 12);
+        shared.stopping.send_replace(true);
+        accepting.await.expect("no panic");
+        assert_eq!(shared.slots.used(), 0);
+    }
+}

@@ -1,0 +1,138 @@
+//! What a server is configured with.
+
+use std::io;
+
+use storm_core::{ConfigError, SessionOptions};
+use storm_transport::{BindAddr, SocketOptions};
+
+/// Options of a server. Each has a setter of the same name here and on the server's builder.
+///
+/// ```
+/// use storm_server::ServerOptions;
+///
+/// let options = ServerOptions::default().max_connections(10_000).max_pending_send_bytes(256 * 1024);
+/// assert_eq!(options.backlog, 128);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[must_use = "a setter returns the changed options"]
+pub struct ServerOptions {
+    /// Connections the kernel completes before we accept them. Default 128; the system may cap it
+    /// (`net.core.somaxconn` on Linux). A longer queue rides out longer bursts of connects.
+    pub backlog: u32,
+    /// Connections at a time, those still in a handshake included; `None` is no limit of ours. Default `None`. Sockets
+    /// above it are closed before anything is read.
+    pub max_connections: Option<usize>,
+    /// Options of each socket.
+    pub socket: SocketOptions,
+    /// Limits and deadlines of each session.
+    pub session: SessionOptions,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 128,
+            max_connections: None,
+            socket: SocketOptions::default(),
+            session: SessionOptions::default(),
+        }
+    }
+}
+
+impl ServerOptions {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.backlog == 0 {
+            return Err(ConfigError::new("backlog", "must be at least 1"));
+        }
+        if self.max_connections == Some(0) {
+            return Err(ConfigError::new(
+                "max_connections",
+                "must be at least 1; None removes the limit",
+            ));
+        }
+        self.socket.validate()?;
+        self.session.validate()
+    }
+}
+
+/// Setters for every option, on whatever has them at `$options`.
+macro_rules! option_setters {
+    ($($options:ident)?) => {
+        /// Sets [`ServerOptions::backlog`](crate::ServerOptions::backlog).
+        pub fn backlog(mut self, connections: u32) -> Self {
+            self.$($options.)?backlog = connections;
+            self
+        }
+
+        /// Sets [`ServerOptions::max_connections`](crate::ServerOptions::max_connections).
+        pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?max_connections = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::socket`](crate::ServerOptions::socket).
+        pub fn socket(mut self, socket: storm_transport::SocketOptions) -> Self {
+            self.$($options.)?socket = socket;
+            self
+        }
+
+        /// Sets [`SocketOptions::no_delay`](storm_transport::SocketOptions::no_delay).
+        pub fn no_delay(mut self, on: bool) -> Self {
+            self.$($options.)?socket.no_delay = on;
+            self
+        }
+
+        /// Sets [`SessionOptions::max_pending_send_bytes`](storm_core::SessionOptions::max_pending_send_bytes).
+        pub fn max_pending_send_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?session.max_pending_send_bytes = bytes.into();
+            self
+        }
+
+        /// Sets [`SessionOptions::max_pending_receive_bytes`](storm_core::SessionOptions::max_pending_receive_bytes).
+        pub fn max_pending_receive_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?session.max_pending_receive_bytes = bytes.into();
+            self
+        }
+
+        /// Sets [`SessionOptions::slow_consumer_policy`](storm_core::SessionOptions::slow_consumer_policy).
+        pub fn slow_consumer_policy(mut self, policy: storm_core::SlowConsumerPolicy) -> Self {
+            self.$($options.)?session.slow_consumer_policy = policy;
+            self
+        }
+
+        /// Sets [`SessionOptions::close_deadline`](storm_core::SessionOptions::close_deadline).
+        pub fn close_deadline(mut self, deadline: std::time::Duration) -> Self {
+            self.$($options.)?session.close_deadline = deadline;
+            self
+        }
+
+        /// Sets [`SessionOptions::idle_timeout`](storm_core::SessionOptions::idle_timeout).
+        pub fn idle_timeout(mut self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
+            self.$($options.)?session.idle_timeout = timeout.into();
+            self
+        }
+    };
+}
+pub(crate) use option_setters;
+
+impl ServerOptions {
+    option_setters!();
+}
+
+/// Why a server did not start. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The options do not go together.
+    #[error("the configuration is not valid")]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr:?}")]
+    Bind {
+        /// The address.
+        addr: BindAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}

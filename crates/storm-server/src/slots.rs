@@ -1,0 +1,100 @@
+//! How many connections there are, exactly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Counts connections from accept to the end of their task, and says when there are none.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    used: AtomicUsize,
+    max: usize,
+    freed: Notify,
+}
+
+/// One connection's slot, free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Slots>);
+
+impl Slots {
+    pub(crate) fn new(max: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            max: max.unwrap_or(usize::MAX),
+            freed: Notify::new(),
+        })
+    }
+
+    /// A slot, unless all are taken. Exact under races: the count never exceeds the maximum.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
+        let take = |used| (used < self.max).then_some(used + 1);
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
+            .ok()?;
+        Some(Slot(self.clone()))
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Waits until no slot is taken.
+    pub(crate) async fn all_free(&self) {
+        loop {
+            let freed = self.freed.notified();
+            let mut freed = std::pin::pin!(freed);
+            // Registered before the count is read, so that no release falls in between.
+            freed.as_mut().enable();
+            if self.used() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.0.used.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.freed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_threads_never_take_more_than_there_are() {
+        let slots = Slots::new(Some(10));
+        let taken: Vec<Slot> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..50).filter_map(|_| slots.take()).collect::<Vec<_>>()))
+                .collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("no panic"))
+                .collect()
+        });
+        assert_eq!(taken.len(), 10);
+        drop(taken);
+        assert_eq!(slots.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn all_free_comes_with_the_last_release() {
+        let slots = Slots::new(None);
+        let (first, second) = (slots.take(), slots.take());
+        let waiting = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.all_free().await }
+        });
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(second);
+        waiting.await.expect("no panic");
+    }
+}

@@ -1,0 +1,42 @@
+//! From a builder to a running server.
+
+use std::sync::Arc;
+
+use storm_core::Hub;
+use storm_core::middleware::MiddlewareChain;
+use storm_transport::{BindAddr, Listener};
+use tokio::sync::watch;
+
+use crate::accept::{Endpoint, Shared, accept_loop};
+use crate::slots::Slots;
+use crate::{ServerHandle, ServerOptions, StartError};
+
+/// Binds every address, then accepts on all of them. An error leaves nothing behind.
+pub(crate) async fn start<E: Endpoint>(
+    addrs: Vec<BindAddr>,
+    options: &ServerOptions,
+    middleware: MiddlewareChain,
+    endpoint: E,
+) -> Result<ServerHandle, StartError> {
+    options.validate()?;
+    let mut listeners = Vec::with_capacity(addrs.len());
+    for addr in addrs {
+        match Listener::bind(&addr, options.backlog, &options.socket).await {
+            Ok(listener) => listeners.push(listener),
+            Err(source) => return Err(StartError::Bind { addr, source }),
+        }
+    }
+    let local_addrs = listeners.iter().filter_map(Listener::local_addr).collect();
+    let shared = Arc::new(Shared {
+        hub: Hub::new(options.session.clone(), middleware)?,
+        slots: Slots::new(options.max_connections),
+        stopping: watch::channel(false).0,
+    });
+    let endpoint = Arc::new(endpoint);
+    let listening = Slots::new(None);
+    for listener in listeners {
+        let slot = listening.take().expect("these slots have no limit");
+        tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), slot));
+    }
+    Ok(ServerHandle::new(shared, listening, local_addrs))
+}

@@ -1,0 +1,239 @@
+//! The TCP server.
+
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+use storm_core::driver::Driver;
+use storm_core::events::{
+    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
+};
+use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Role, Session};
+use storm_framing::{MessageFramer, RawFramer};
+use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
+
+use crate::accept::{Endpoint, Shared};
+use crate::handle::say_goodbye;
+use crate::options::option_setters;
+use crate::start::start;
+use crate::{ServerHandle, ServerOptions, StartError};
+
+/// A TCP server to be: subscribe to events, set options, [`start`](Self::start).
+///
+/// ```
+/// use storm_server::TcpServer;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = TcpServer::bind("127.0.0.1:0")
+///     .on_data(|session, data| async move { session.send(data).await })
+///     .start()
+///     .await?;
+/// println!("echoing on {}", server.local_addr().expect("a tcp address"));
+/// server.shutdown(std::time::Duration::from_secs(1)).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Handlers of one session run one at a time, in order. Several handlers may be added for an event; they run in the
+/// order they were added. A handler's error reaches `on_error`; a panic does, too, and aborts its session.
+#[must_use = "a server does nothing until it is started"]
+pub struct TcpServer<E = NoEvents, F = RawFramer> {
+    addrs: Vec<BindAddr>,
+    options: ServerOptions,
+    middleware: MiddlewareChain,
+    framer: F,
+    events: E,
+}
+
+impl Default for TcpServer {
+    /// A server for `0.0.0.0:5000`.
+    fn default() -> Self {
+        Self::bind("0.0.0.0:5000")
+    }
+}
+
+impl TcpServer {
+    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self {
+            addrs: vec![addr.into()],
+            options: ServerOptions::default(),
+            middleware: MiddlewareChain::default(),
+            framer: RawFramer,
+            events: NoEvents,
+        }
+    }
+}
+
+impl<E, F> TcpServer<E, F> {
+    /// Listens on `addr`, too.
+    pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
+        self.addrs.push(addr.into());
+        self
+    }
+
+    /// Replaces all options.
+    pub fn options(mut self, options: ServerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    option_setters!(options);
+
+    /// Sets how messages are told apart in the stream of bytes. Default [`RawFramer`]: not at all.
+    pub fn framer<G>(self, framer: G) -> TcpServer<E, G>
+    where
+        G: MessageFramer + Clone + Sync,
+    {
+        let Self {
+            addrs,
+            options,
+            middleware,
+            events,
+            ..
+        } = self;
+        TcpServer {
+            addrs,
+            options,
+            middleware,
+            framer,
+            events,
+        }
+    }
+
+    /// Adds a middleware; hooks run in the order of registration, before the handlers.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(middleware);
+        self
+    }
+
+    fn and<N>(self, next: N) -> TcpServer<Chain<E, N>, F> {
+        let Self {
+            addrs,
+            options,
+            middleware,
+            framer,
+            events,
+        } = self;
+        TcpServer {
+            addrs,
+            options,
+            middleware,
+            framer,
+            events: Chain(events, next),
+        }
+    }
+
+    /// Adds a handler with state, instead of or besides closures.
+    pub fn handler<H: TcpHandler>(self, handler: H) -> TcpServer<Chain<E, Adapter<H>>, F> {
+        self.and(Adapter(handler))
+    }
+
+    /// Runs for each new session, before its first message.
+    pub fn on_connected<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnConnected<H>>, F>
+    where
+        H: Fn(Session) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
+    {
+        self.and(OnConnected(handler))
+    }
+
+    /// Runs for each message: one frame, or with the raw framer what one read brought.
+    pub fn on_data<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnMessage<H>>, F>
+    where
+        H: Fn(Session, Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
+    {
+        self.and(OnMessage(handler))
+    }
+
+    /// Runs once for each session that was connected, when it has ended. It is still in its server's sessions and in
+    /// its groups.
+    pub fn on_disconnected<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnDisconnected<H>>, F>
+    where
+        H: Fn(Session, DisconnectReason) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
+    {
+        self.and(OnDisconnected(handler))
+    }
+
+    /// Runs for what needs a person; without a session if there is none.
+    pub fn on_error<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnError<H>>, F>
+    where
+        H: Fn(Option<Session>, Error) -> Fut + Send + Sync + 'static,
+        Fut: Future + Send + 'static,
+    {
+        self.and(OnError(handler))
+    }
+}
+
+impl<E, F> TcpServer<E, F>
+where
+    E: Events<Session, Bytes>,
+    F: MessageFramer + Clone + Sync,
+{
+    /// Binds, listens and accepts in the background. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The options do not go together, or an address cannot be listened on.
+    pub async fn start(self) -> Result<ServerHandle, StartError> {
+        let Self {
+            addrs,
+            options,
+            middleware,
+            framer,
+            events,
+        } = self;
+        start(addrs, &options, middleware, TcpEndpoint { framer, events }).await
+    }
+
+    /// [`start`](Self::start), then waits until the server is shut down, which without a handle is never.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn run(self) -> Result<(), StartError> {
+        self.start().await?.stopped().await;
+        Ok(())
+    }
+}
+
+impl<E, F> std::fmt::Debug for TcpServer<E, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpServer")
+            .field("addrs", &self.addrs)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+struct TcpEndpoint<E, F> {
+    framer: F,
+    events: E,
+}
+
+impl<E, F> Endpoint for TcpEndpoint<E, F>
+where
+    E: Events<Session, Bytes>,
+    F: MessageFramer + Clone + Sync,
+{
+    async fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Shared) {
+        let driver = Driver::register(
+            &shared.hub,
+            Role::Server,
+            remote,
+            FramedEncode(self.framer.clone()),
+        );
+        if shared.is_stopping() {
+            // Accepted just before the shutdown looked at the sessions.
+            say_goodbye(driver.session());
+        }
+        Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new())
+            .run(&self.events)
+            .await;
+    }
+
+    async fn report(&self, error: &Error) {
+        self.events.error(None, error).await;
+    }
+}

@@ -1,0 +1,196 @@
+//! What goes on while the foreground waits: writing, wishes, winding down, read-ahead.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use storm_core::DisconnectReason;
+use storm_core::driver::Wish;
+
+use super::{Connection, Stage};
+use crate::protocol::Protocol;
+use crate::stream::Transport;
+
+/// Slices per vectored write; the kernel takes up to 1024, and what they hold exceeds its send buffer well before.
+const SLICES: usize = 64;
+
+impl<T: Transport, P: Protocol> Connection<T, P> {
+    /// Everything that need not wait for the foreground. Registers the task for whatever comes next; ready when the
+    /// transport is gone.
+    pub(super) fn poll_background(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
+        loop {
+            if self.stage == Stage::Over {
+                return Poll::Ready(());
+            }
+            let idle = match self.poll_write_all(cx) {
+                Ok(idle) => idle,
+                Err(error) => {
+                    self.lost(error);
+                    return Poll::Ready(());
+                }
+            };
+            let wish = self
+                .driver
+                .park(&mut self.writing, std::mem::take(&mut self.written), cx.waker());
+            self.parked = true;
+            if self.obey(wish).is_ready() {
+                return Poll::Ready(());
+            }
+            if idle && !self.writing.is_empty() {
+                continue; // Something was queued meanwhile.
+            }
+            if self.stage != Stage::Open {
+                match self.poll_wind_down(cx, idle) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(error)) => {
+                        self.lost(error);
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending => {}
+                }
+            } else if busy && let Poll::Ready(error) = self.poll_read_ahead(cx) {
+                self.lost(error);
+                return Poll::Ready(());
+            }
+            if self.poll_deadlines(cx, busy).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Writes what the last batch queued; ready when the transport is gone. Registers for nothing but room to write.
+    pub(super) fn poll_flush_batch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let wish = self
+            .driver
+            .sync(&mut self.writing, std::mem::take(&mut self.written));
+        if self.obey(wish).is_ready() {
+            return Poll::Ready(());
+        }
+        match self.poll_write_all(cx) {
+            Ok(_) => Poll::Pending,
+            Err(error) => {
+                self.lost(error);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Does what the session's users want; ready when that is the end.
+    fn obey(&mut self, wish: Wish) -> Poll<()> {
+        match wish {
+            Wish::Run => Poll::Pending,
+            Wish::Close => {
+                if self.stage == Stage::Open {
+                    self.stage = Stage::Closing;
+                    self.deadlines.closing();
+                }
+                Poll::Pending
+            }
+            Wish::Abort => {
+                self.over(DisconnectReason::Aborted, true);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Writes what was taken from the outbox, as far as the transport takes it; `true` if all of it.
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Some(transport) = &mut self.transport else {
+            return Ok(true);
+        };
+        let mut transport = Pin::new(transport);
+        if self.writing.is_empty() && !self.unflushed {
+            return Ok(true);
+        }
+        while !self.writing.is_empty() {
+            let write = match self.writing.as_single_slice() {
+                Some(slice) => transport.as_mut().poll_write(cx, slice),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let filled = self.writing.fill_slices(&mut slices);
+                    transport.as_mut().poll_write_vectored(cx, &slices[..filled])
+                }
+            };
+            match write {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.writing.advance(count);
+                    self.written += count;
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        match transport.poll_flush(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(flushed) => {
+                self.unflushed = false;
+                flushed.map(|()| true)
+            }
+        }
+    }
+
+    /// Ends our stream once everything has left, then waits for the end of theirs. Ready when a step was made.
+    fn poll_wind_down(&mut self, cx: &mut Context<'_>, everything_left: bool) -> Poll<io::Result<()>> {
+        if self.stage == Stage::Closing && everything_left && self.protocol.may_shut_down(self.peer_ended) {
+            let Some(transport) = &mut self.transport else {
+                return Poll::Pending;
+            };
+            ready!(Pin::new(transport).poll_shutdown(cx))?;
+            self.stage = Stage::ShutDown;
+            return Poll::Ready(Ok(()));
+        }
+        if self.peer_ended {
+            if self.stage == Stage::ShutDown {
+                self.over(DisconnectReason::Aborted, false);
+                return Poll::Ready(Ok(()));
+            }
+            return Poll::Pending;
+        }
+        let may_shut_down = self.protocol.may_shut_down(false);
+        let drained = self.poll_drain(cx);
+        if drained.is_pending() && self.protocol.may_shut_down(false) == may_shut_down {
+            return Poll::Pending;
+        }
+        // The peer's stream has ended, or it said what we were waiting for.
+        match drained {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The transport failed.
+    pub(super) fn lost(&mut self, error: io::Error) {
+        // Networks bring these about: they are a reason, not an error.
+        let expected = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::NotConnected
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+        );
+        if !expected && self.transport.is_some() {
+            self.fault = Some(error);
+        }
+        self.over(DisconnectReason::TransportError, true);
+    }
+
+    /// Drops the transport, as a reset if anything may be unsent, and tells the session.
+    pub(super) fn over(&mut self, reason: DisconnectReason, reset: bool) {
+        if let Some(mut transport) = self.transport.take() {
+            if reset {
+                transport.reset_on_drop();
+            }
+            drop(transport);
+            self.writing.clear();
+            self.stage = Stage::Over;
+            self.driver.transport_gone(reason);
+        }
+    }
+}

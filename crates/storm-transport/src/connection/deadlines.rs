@@ -1,0 +1,126 @@
+//! The loop's one timer. Deadlines that move later are noticed when the old one fires: no timer is reset per message.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use storm_core::DisconnectReason;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{Connection, Stage};
+use crate::protocol::Protocol;
+use crate::stream::Transport;
+
+/// Deadlines of the loop itself, and the timer for those and the protocol's.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    idle_timeout: Option<Duration>,
+    close_deadline: Duration,
+    /// When application data last came, or was last being handled. Kept only if there is an idle timeout.
+    last_data: Option<Instant>,
+    /// When a close in progress becomes an abort.
+    close_at: Option<Instant>,
+    /// When a handler that outlives its connection is dropped.
+    grace_until: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadlines {
+    pub(super) fn new(idle_timeout: Option<Duration>, close_deadline: Duration) -> Self {
+        let last_data = idle_timeout.map(|_| Instant::now());
+        Self {
+            idle_timeout,
+            close_deadline,
+            last_data,
+            close_at: None,
+            grace_until: None,
+            timer: None,
+        }
+    }
+
+    /// Application data came or was handled.
+    pub(super) fn touch(&mut self) {
+        if let Some(last_data) = &mut self.last_data {
+            *last_data = Instant::now();
+        }
+    }
+
+    /// A close has begun.
+    pub(super) fn closing(&mut self) {
+        self.close_at = Some(Instant::now() + self.close_deadline);
+    }
+
+    /// Ready when a handler that outlives its connection has had its time: one close deadline from the first call on.
+    pub(super) fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = *self.grace_until.get_or_insert_with(|| {
+            self.timer = None;
+            Instant::now() + self.close_deadline
+        });
+        self.timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)))
+            .as_mut()
+            .poll(cx)
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        Some(self.last_data? + self.idle_timeout?)
+    }
+
+    /// Arms the timer for `next` at the latest; ready when it has fired.
+    fn poll_timer(&mut self, next: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
+        if timer.deadline() > next || timer.is_elapsed() && next > Instant::now() {
+            timer.as_mut().reset(next);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl<T: Transport, P: Protocol> Connection<T, P> {
+    /// Fires what is due; pending when nothing is, with the timer armed for what comes next. Ready when something
+    /// fired, so that its consequences are attended to.
+    pub(super) fn poll_deadlines(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
+        loop {
+            let idle_at = if busy || self.stage != Stage::Open {
+                None
+            } else {
+                self.deadlines.idle_at()
+            };
+            let protocol_at = match self.stage {
+                Stage::Open => self.protocol.poll_timeout().map(Instant::from_std),
+                _ => None,
+            };
+            let Some(next) = [self.deadlines.close_at, idle_at, protocol_at]
+                .into_iter()
+                .flatten()
+                .min()
+            else {
+                return Poll::Pending;
+            };
+            if self.deadlines.poll_timer(next, cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            if due(self.deadlines.close_at) {
+                self.over(DisconnectReason::Aborted, true);
+                return Poll::Ready(());
+            }
+            if due(idle_at) {
+                let goodbye = self.protocol.goodbye_when_idle();
+                self.session()
+                    .start_close_with(DisconnectReason::IdleTimeout, goodbye);
+                return Poll::Ready(());
+            }
+            if due(protocol_at) {
+                let reading = !busy || self.may_read_ahead();
+                let session = self.driver.session();
+                if let Err(reason) = self.protocol.handle_timeout(now.into_std(), session, reading) {
+                    session.abort_for(reason);
+                }
+                return Poll::Ready(());
+            }
+            // The timer was armed for a deadline that has moved since: arm it anew.
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The one connection loop.
+//!
+//! ```text
+//!  connected ──> [ fill ──> dispatch ──> flush ]* ──> wind down ──> disconnected
+//!                   │  bytes     │ a message at a time     │ flush, end our stream, read to the end of theirs
+//!                   └────────────┴──── poll_background ────┘ whenever the foreground is pending
+//! ```
+//!
+//! Owns: the transport, bytes read and not yet dispatched, bytes taken from the outbox and not yet written, deadlines.
+//! In:   the session's wishes and outgoing bytes (`Driver`), the peer's bytes.
+//! Out:  events, in order, one at a time.
+//! Not here: what bytes mean (`Protocol`), what may be queued (`storm_core::outbox`).
+
+mod background;
+mod deadlines;
+mod read;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use storm_core::driver::Driver;
+use storm_core::error::PanicMessage;
+use storm_core::isolation::catch_unwind_of;
+use storm_core::outbox::SendQueue;
+use storm_core::{BoxError, ConnectionState, DisconnectReason, Error, ErrorKind, Events, SendError, Session};
+
+use crate::protocol::{Protocol, Violation};
+use crate::stream::Transport;
+use deadlines::Deadlines;
+use read::Fill;
+
+/// One connection: a transport, a protocol and a session, to be [`run`](Self::run) in a task of its own.
+pub struct Connection<T, P: Protocol> {
+    /// `None` once the connection is over.
+    transport: Option<T>,
+    protocol: P,
+    driver: Driver,
+    /// Bytes read and not yet taken by the protocol. Holds no memory while idle.
+    inbox: BytesMut,
+    /// Messages taken by the protocol while a handler was busy.
+    ahead: VecDeque<P::Message>,
+    /// Bytes of payload in `ahead`.
+    ahead_bytes: usize,
+    /// What the protocol objected to behind the messages in `ahead`.
+    violation: Option<Violation>,
+    /// Bytes taken from the outbox and not yet written.
+    writing: SendQueue,
+    /// Bytes written and not yet accounted.
+    written: usize,
+    /// The transport may hold back bytes it was given.
+    unflushed: bool,
+    /// Bytes and messages received and not yet counted.
+    received: (u64, u64),
+    stage: Stage,
+    /// The peer has ended its stream.
+    peer_ended: bool,
+    /// The task has parked and not come to work since.
+    parked: bool,
+    /// Bytes read since the task last had to wait: bounds what one turn does.
+    turn: usize,
+    deadlines: Deadlines,
+    /// What `on_error` is still to hear of the transport.
+    fault: Option<io::Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// What is queued leaves, then our end of the stream, then we wait for theirs.
+    Closing,
+    /// Our stream has ended.
+    ShutDown,
+    /// The transport is gone.
+    Over,
+}
+
+impl<T: Transport, P: Protocol> Connection<T, P> {
+    /// A connection over `transport`, whose session is `driver`'s. `early` holds bytes that were read already.
+    pub fn new(transport: T, protocol: P, driver: Driver, early: BytesMut) -> Self {
+        let options = driver.session().server().options();
+        let deadlines = Deadlines::new(options.idle_timeout, options.close_deadline);
+        Self {
+            transport: Some(transport),
+            protocol,
+            driver,
+            inbox: early,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            violation: None,
+            writing: SendQueue::default(),
+            written: 0,
+            unflushed: false,
+            received: (0, 0),
+            stage: Stage::Open,
+            peer_ended: false,
+            parked: false,
+            turn: 0,
+            deadlines,
+            fault: None,
+        }
+    }
+
+    /// Runs the connection to its end, `events` included, and returns why it ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the transport; `disconnected` does not run then.
+    pub async fn run<E: Events<P::Session, P::Message>>(mut self, events: &E) -> DisconnectReason {
+        let seen = P::session(self.driver.session());
+        if let Err(panic) = catch_unwind_of(self.live(events, &seen)).await {
+            self.end_after_panic();
+            self.report_isolated(events, &seen, panic).await;
+        }
+        if catch_unwind_of(self.wind_down()).await.is_err() {
+            // Only a protocol's own code can bring this about; the transport goes either way.
+            self.over(DisconnectReason::ProtocolError, true);
+        }
+        let reason = self.driver.transport_gone(DisconnectReason::Aborted);
+        if let Some(fault) = self.fault.take() {
+            let error = Error::new(ErrorKind::Transport, fault);
+            drop(catch_unwind_of(self.report(events, &seen, &error)).await);
+        }
+        if let Err(panic) = catch_unwind_of(self.disconnected(events, &seen, reason)).await {
+            self.report_isolated(events, &seen, panic).await;
+        }
+        reason
+    }
+
+    /// From connected until there is nothing more to dispatch.
+    async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+        self.connected(events, seen).await;
+        if !self.inbox.is_empty() {
+            self.dispatch(events, seen).await;
+        }
+        loop {
+            match self.fill().await {
+                Fill::Bytes => self.dispatch(events, seen).await,
+                Fill::End => {
+                    self.dispatch_rest(events, seen).await;
+                    let reason = self.protocol.end_of_stream(self.session());
+                    self.session().start_close(reason);
+                    return;
+                }
+                Fill::Closing => return,
+            }
+        }
+    }
+
+    async fn connected<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+        let session = self.session().clone();
+        if let Some(middleware) = session.server().middleware()
+            && let Some(Err(error)) = self.foreground(middleware.connected(&session)).await
+        {
+            self.report_all(events, seen, vec![error]).await;
+        }
+        if let Some(Err(errors)) = self.foreground(events.connected(seen)).await {
+            self.report_all(events, seen, errors).await;
+        }
+    }
+
+    /// Hands every whole message in the inbox to the handlers.
+    async fn dispatch<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+        while self.session().state() == ConnectionState::Connected {
+            match self.next_message() {
+                Ok(Some(message)) => self.deliver(events, seen, message).await,
+                Ok(None) => break,
+                Err(violation) => {
+                    self.fail(events, seen, violation).await;
+                    break;
+                }
+            }
+        }
+        self.count_received();
+        self.deadlines.touch();
+    }
+
+    /// What the peer's stream still held when it ended.
+    async fn dispatch_rest<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+        self.dispatch(events, seen).await;
+        while self.session().state() == ConnectionState::Connected {
+            let session = self.driver.session();
+            match self.protocol.receive_eof(&mut self.inbox, session) {
+                Ok(Some(message)) => {
+                    self.received.1 += 1;
+                    self.deliver(events, seen, message).await;
+                }
+                Ok(None) => break,
+                Err(violation) => {
+                    self.fail(events, seen, violation).await;
+                    break;
+                }
+            }
+        }
+        self.count_received();
+    }
+
+    fn next_message(&mut self) -> Result<Option<P::Message>, Violation> {
+        let message = match self.ahead.pop_front() {
+            Some(message) => {
+                self.ahead_bytes -= P::size(&message);
+                Some(message)
+            }
+            None => match self.violation.take() {
+                Some(violation) => return Err(violation),
+                None => self.protocol.receive(&mut self.inbox, self.driver.session())?,
+            },
+        };
+        self.received.1 += u64::from(message.is_some());
+        Ok(message)
+    }
+
+    async fn deliver<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        message: P::Message,
+    ) {
+        let message = if self.session().server().middleware().is_some() {
+            match self.through_middleware(message).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(error) => return self.report_all(events, seen, vec![error]).await,
+            }
+        } else {
+            message
+        };
+        if let Some(Err(errors)) = self.foreground(events.message(seen, message)).await {
+            self.report_all(events, seen, errors).await;
+        }
+    }
+
+    async fn through_middleware(&mut self, message: P::Message) -> Result<Option<P::Message>, BoxError> {
+        let session = self.session().clone();
+        let Some(middleware) = session.server().middleware() else {
+            return Ok(Some(message));
+        };
+        let (data, kind) = P::split(message);
+        match self.foreground(middleware.received(&session, data)).await {
+            Some(Ok(Some(data))) => P::join(data, kind).map(Some),
+            Some(Ok(None)) | None => Ok(None),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// Ends the session because the peer broke the protocol; what was answered before still leaves.
+    async fn fail<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        violation: Violation,
+    ) {
+        self.inbox = BytesMut::new();
+        self.session()
+            .start_close_with(violation.reason, violation.goodbye);
+        self.report(events, seen, &Error::new(ErrorKind::Protocol, violation.error))
+            .await;
+    }
+
+    async fn disconnected<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        reason: DisconnectReason,
+    ) {
+        let session = self.session().clone();
+        let mut errors = match session.server().middleware() {
+            Some(middleware) => middleware.disconnected(&session, reason).await,
+            None => Vec::new(),
+        };
+        errors.extend(
+            events
+                .disconnected(seen, reason)
+                .await
+                .err()
+                .into_iter()
+                .flatten(),
+        );
+        self.report_all(events, seen, errors).await;
+    }
+
+    async fn report_all<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        errors: Vec<BoxError>,
+    ) {
+        for error in errors {
+            // A send to a peer that has just gone is an end, and ends are reasons.
+            if !matches!(error.downcast_ref(), Some(SendError::Closed(_))) {
+                self.report(events, seen, &Error::new(ErrorKind::Handler, error))
+                    .await;
+            }
+        }
+    }
+
+    async fn report<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        error: &Error,
+    ) {
+        let session = self.session().clone();
+        session.server().count_error(error);
+        let handlers = async {
+            if let Some(middleware) = session.server().middleware() {
+                middleware.error(Some(&session), error).await;
+            }
+            events.error(Some(seen), error).await;
+        };
+        self.foreground(handlers).await;
+    }
+
+    /// Reports a panic; a panic of the error handler itself goes no further.
+    async fn report_isolated<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        panic: PanicMessage,
+    ) {
+        let error = Error::new(ErrorKind::Panic, panic);
+        drop(catch_unwind_of(self.report(events, seen, &error)).await);
+    }
+
+    fn end_after_panic(&mut self) {
+        match self.protocol.goodbye_after_panic() {
+            Some(goodbye) => self
+                .session()
+                .start_close_with(DisconnectReason::Aborted, Some(goodbye)),
+            None => self.session().abort(),
+        }
+    }
+
+    /// Awaits user code with the background going on. `None` if it was still running when its time had run out after
+    /// the end of the connection; it is dropped then.
+    async fn foreground<F: Future>(&mut self, user: F) -> Option<F::Output> {
+        let mut user = pin!(user);
+        poll_fn(|cx| {
+            self.unpark();
+            if let Poll::Ready(output) = user.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            if self.poll_background(cx, true).is_ready() {
+                return self.deadlines.poll_grace(cx).map(|()| None);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Lets leave what may, until the transport is gone.
+    async fn wind_down(&mut self) {
+        poll_fn(|cx| self.poll_background(cx, false)).await;
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session {
+        self.driver.session()
+    }
+
+    fn unpark(&mut self) {
+        if self.parked {
+            self.parked = false;
+            self.driver.unpark();
+        }
+    }
+
+    fn count_received(&mut self) {
+        let (bytes, messages) = std::mem::take(&mut self.received);
+        if bytes > 0 || messages > 0 {
+            self.driver.received(bytes, messages);
+        }
+    }
+}
+
+impl<T, P: Protocol> std::fmt::Debug for Connection<T, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("session", self.driver.session())
+            .field("stage", &self.stage)
+            .finish()
+    }
+}

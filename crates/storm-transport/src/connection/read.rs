@@ -1,0 +1,197 @@
+//! Reading: into a pooled buffer, as much as one call brings, and ahead of a busy handler.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use storm_core::buffer_pool::BufferPool;
+use tokio::io::AsyncReadExt;
+
+use super::{Connection, Stage};
+use crate::protocol::Protocol;
+use crate::stream::Transport;
+
+/// Room for one read. A kernel receive buffer of the default size fits in.
+const CHUNK: usize = 64 * 1024;
+/// Less room than this and the buffer is changed before the next read.
+const LEAST_ROOM: usize = 4 * 1024;
+/// Bytes one turn reads before the connection lets others run.
+const TURN: usize = 256 * 1024;
+
+/// What the wait for bytes came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// There are bytes in the inbox that the protocol has not seen.
+    Bytes,
+    /// The peer has ended its stream.
+    End,
+    /// The connection is closing or over; nothing more is to be dispatched.
+    Closing,
+}
+
+impl<T: Transport, P: Protocol> Connection<T, P> {
+    /// Flushes what the last batch queued, then waits for the next bytes.
+    pub(super) async fn fill(&mut self) -> Fill {
+        if self.turn >= TURN {
+            self.turn = 0;
+            tokio::task::yield_now().await;
+        }
+        let mut flush = true;
+        poll_fn(|cx| {
+            if std::mem::take(&mut flush) && self.poll_flush_batch(cx).is_ready() {
+                return Poll::Ready(Fill::Closing);
+            }
+            if self.stage != Stage::Open {
+                return self.poll_background(cx, false).map(|()| Fill::Closing);
+            }
+            if self.peer_ended {
+                return Poll::Ready(Fill::End);
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0)) => {
+                    self.unpark();
+                    return Poll::Ready(Fill::End);
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.unpark();
+                    self.turn += count;
+                    return Poll::Ready(Fill::Bytes);
+                }
+                Poll::Ready(Err(error)) => {
+                    self.lost(error);
+                    return Poll::Ready(Fill::Closing);
+                }
+                Poll::Pending => self.turn = 0,
+            }
+            self.poll_background(cx, false).map(|()| Fill::Closing)
+        })
+        .await
+    }
+
+    /// Reads once into the inbox; 0 is the end of the peer's stream.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(transport) = &mut self.transport else {
+            return Poll::Ready(Ok(0));
+        };
+        make_room(&mut self.inbox, &self.protocol);
+        let read = pin!(transport.read_buf(&mut self.inbox)).poll(cx);
+        match read {
+            Poll::Pending => {
+                give_back(&mut self.inbox);
+                Poll::Pending
+            }
+            Poll::Ready(Ok(0)) => {
+                self.peer_ended = true;
+                give_back(&mut self.inbox);
+                Poll::Ready(Ok(0))
+            }
+            Poll::Ready(Ok(count)) => {
+                self.received.0 += count as u64;
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Reads while a handler is busy, so that control frames are answered and the end of a dead connection is seen;
+    /// as far as `max_pending_receive_bytes` allows. Ready when the transport has failed.
+    pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        while self.may_read_ahead() {
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => return Poll::Pending,
+                Ok(_) => self.receive_ahead(),
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether reading goes on while a handler is busy.
+    pub(super) fn may_read_ahead(&self) -> bool {
+        let limit = self
+            .session()
+            .server()
+            .options()
+            .max_pending_receive_bytes
+            .unwrap_or(usize::MAX);
+        let overhead = self.ahead.len() * size_of::<P::Message>();
+        let unfinished = if self.ahead.is_empty() {
+            0
+        } else {
+            self.inbox.len()
+        };
+        !self.peer_ended && self.violation.is_none() && self.ahead_bytes + overhead + unfinished < limit
+    }
+
+    fn receive_ahead(&mut self) {
+        while self.violation.is_none() && self.may_read_ahead() {
+            match self.protocol.receive(&mut self.inbox, self.driver.session()) {
+                Ok(Some(message)) => {
+                    self.ahead_bytes += P::size(&message);
+                    self.ahead.push_back(message);
+                }
+                Ok(None) => break,
+                Err(violation) => self.violation = Some(violation),
+            }
+        }
+    }
+
+    /// Reads and forgets, until the peer's stream ends. What it says about the end itself the protocol still hears.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.peer_ended {
+            self.ahead.clear();
+            self.ahead_bytes = 0;
+            if self.violation.is_none() {
+                loop {
+                    match self.protocol.receive(&mut self.inbox, self.driver.session()) {
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(violation) => {
+                            self.violation = Some(violation);
+                            break;
+                        }
+                    }
+                }
+            }
+            if self.violation.is_some() {
+                self.inbox.clear();
+            }
+            if ready!(self.poll_read(cx))? == 0 {
+                break;
+            }
+            self.turn += CHUNK;
+            if self.turn >= TURN {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Makes room for the next read: a pooled buffer for an empty inbox, more of the same for an unfinished message.
+fn make_room<P: Protocol>(inbox: &mut BytesMut, protocol: &P) {
+    let room = inbox.capacity() - inbox.len();
+    if room >= LEAST_ROOM {
+        return;
+    }
+    if inbox.is_empty() {
+        if !inbox.try_reclaim(CHUNK) {
+            *inbox = BufferPool::with_read(|pool| pool.take(CHUNK));
+        }
+        return;
+    }
+    // A declared length is a hint, not a reason to allocate: the buffer at most doubles for bytes that are there.
+    let wanted = protocol.wanted(inbox).unwrap_or(0);
+    inbox.reserve(wanted.min(inbox.len()).max(CHUNK));
+}
+
+/// Returns the buffer of an empty inbox to the pool.
+fn give_back(inbox: &mut BytesMut) {
+    if inbox.is_empty() && inbox.capacity() > 0 {
+        BufferPool::with_read(|pool| pool.give(std::mem::take(inbox)));
+    }
+}

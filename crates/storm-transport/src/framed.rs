@@ -1,0 +1,134 @@
+//! TCP with a framer, as a protocol of the connection loop.
+
+use bytes::{Bytes, BytesMut};
+use storm_core::outbox::{Encode, SendQueue, SharedFrames};
+use storm_core::{BoxError, DisconnectReason, Message, SendError, Session};
+use storm_framing::{FramingError, MessageFramer, Wire};
+
+use crate::protocol::{MessageKind, Protocol, Violation};
+
+/// The receive half: a framer that decodes.
+#[derive(Debug)]
+pub struct Framed<F>(pub F);
+
+/// A framer returned a message without taking a byte: it would for ever.
+#[derive(Debug, thiserror::Error)]
+#[error("the framer returned a message without taking a byte")]
+pub struct NoProgress;
+
+impl<F: MessageFramer> Framed<F> {
+    fn next(
+        &mut self,
+        wire: &mut BytesMut,
+        decode: impl FnOnce(&mut F, &mut BytesMut) -> Result<Option<Bytes>, FramingError>,
+    ) -> Result<Option<Bytes>, Violation> {
+        let before = wire.len();
+        let message = decode(&mut self.0, wire).map_err(|error| Violation {
+            reason: match error {
+                FramingError::TooBig { .. } => DisconnectReason::MessageTooBig,
+                _ => DisconnectReason::ProtocolError,
+            },
+            error: error.into(),
+            goodbye: None,
+        })?;
+        if message.is_some() && wire.len() >= before {
+            return Err(Violation {
+                reason: DisconnectReason::ProtocolError,
+                error: NoProgress.into(),
+                goodbye: None,
+            });
+        }
+        Ok(message)
+    }
+}
+
+impl<F: MessageFramer> Protocol for Framed<F> {
+    type Session = Session;
+    type Message = Bytes;
+
+    fn session(session: &Session) -> Session {
+        session.clone()
+    }
+
+    fn receive(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, Violation> {
+        self.next(wire, F::decode)
+    }
+
+    fn receive_eof(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, Violation> {
+        if wire.is_empty() {
+            return Ok(None);
+        }
+        self.next(wire, F::decode_eof)
+    }
+
+    fn wanted(&self, wire: &[u8]) -> Option<usize> {
+        self.0.wanted(wire)
+    }
+
+    fn split(message: Bytes) -> (Bytes, MessageKind) {
+        (message, MessageKind::Binary)
+    }
+
+    fn join(data: Bytes, _: MessageKind) -> Result<Bytes, BoxError> {
+        Ok(data)
+    }
+
+    fn size(message: &Bytes) -> usize {
+        message.len()
+    }
+}
+
+/// The send half: a framer that encodes.
+#[derive(Debug)]
+pub struct FramedEncode<F>(pub F);
+
+impl<F: MessageFramer> Encode for FramedEncode<F> {
+    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.0
+            .encode(message.into_data(), &mut QueueWire(queue))
+            .map_err(send_error)
+    }
+
+    fn encode_shared(
+        &mut self,
+        message: &Message,
+        frames: &mut SharedFrames,
+        queue: &mut SendQueue,
+    ) -> Result<(), SendError> {
+        if !self.0.is_stateless() {
+            return self.encode(message.clone(), queue);
+        }
+        let frame = frames.get_or_make(0, || {
+            let mut frame = BytesMut::new();
+            self.0
+                .encode(message.clone().into_data(), &mut frame)
+                .map_err(send_error)?;
+            Ok(frame.freeze())
+        })?;
+        queue.put_bytes(frame);
+        Ok(())
+    }
+}
+
+fn send_error(error: FramingError) -> SendError {
+    match error {
+        FramingError::TooBig { len, limit } => SendError::TooLarge {
+            len: usize::try_from(len).unwrap_or(usize::MAX),
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        },
+        other => SendError::Encode(other.into()),
+    }
+}
+
+/// A [`SendQueue`] as the framers see it.
+struct QueueWire<'a>(&'a mut SendQueue);
+
+impl Wire for QueueWire<'_> {
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.0.put_slice(bytes);
+    }
+
+    fn put_bytes(&mut self, bytes: Bytes) {
+        self.0.put_bytes(bytes);
+    }
+}

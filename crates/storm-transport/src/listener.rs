@@ -1,0 +1,212 @@
+//! Listening sockets and the addresses they bind.
+
+use std::io;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
+
+use crate::{SocketOptions, Stream};
+
+/// Where a server listens: `host:port`, a [`SocketAddr`], or a unix socket path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BindAddr {
+    /// `host:port`, looked up when the server starts; every address it resolves to is tried until one binds.
+    Name(String),
+    /// An address.
+    Ip(SocketAddr),
+    /// The path of a unix socket.
+    #[cfg(unix)]
+    Unix(PathBuf),
+}
+
+impl From<&str> for BindAddr {
+    fn from(name: &str) -> Self {
+        name.parse()
+            .map_or_else(|_| Self::Name(name.to_owned()), Self::Ip)
+    }
+}
+
+impl From<String> for BindAddr {
+    fn from(name: String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl From<SocketAddr> for BindAddr {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Ip(addr)
+    }
+}
+
+impl<A: Into<std::net::IpAddr>> From<(A, u16)> for BindAddr {
+    fn from(addr: (A, u16)) -> Self {
+        Self::Ip(addr.into())
+    }
+}
+
+#[cfg(unix)]
+impl From<PathBuf> for BindAddr {
+    fn from(path: PathBuf) -> Self {
+        Self::Unix(path)
+    }
+}
+
+#[cfg(unix)]
+impl From<&Path> for BindAddr {
+    fn from(path: &Path) -> Self {
+        Self::Unix(path.to_owned())
+    }
+}
+
+/// A listening socket. Dropping it stops listening and removes the file of a unix socket.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener, SocketOptions),
+    /// A unix socket.
+    #[cfg(unix)]
+    Unix(UnixListener, SocketFile),
+}
+
+impl Listener {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// The name does not resolve, or no address of it can be bound. A unix path that holds anything but a socket nobody
+    /// listens on is refused and left alone.
+    pub async fn bind(addr: &BindAddr, backlog: u32, options: &SocketOptions) -> io::Result<Self> {
+        match addr {
+            BindAddr::Ip(addr) => Self::bind_tcp(*addr, backlog, options),
+            BindAddr::Name(name) => {
+                let mut failed = None;
+                for addr in tokio::net::lookup_host(name).await? {
+                    match Self::bind_tcp(addr, backlog, options) {
+                        Ok(listener) => return Ok(listener),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                Err(failed
+                    .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
+            }
+            #[cfg(unix)]
+            BindAddr::Unix(path) => Self::bind_unix(path, backlog),
+        }
+    }
+
+    fn bind_tcp(addr: SocketAddr, backlog: u32, options: &SocketOptions) -> io::Result<Self> {
+        // Accepted sockets inherit the options on Linux; buffer sizes must be set before `listen` everywhere.
+        let socket = options.socket(addr)?;
+        #[cfg(not(windows))]
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(Self::Tcp(TcpListener::from_std(socket.into())?, options.clone()))
+    }
+
+    #[cfg(unix)]
+    fn bind_unix(path: &Path, backlog: u32) -> io::Result<Self> {
+        use socket2::{Domain, SockAddr, Socket, Type};
+        remove_stale_socket(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        let file = SocketFile::of(path)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(Self::Unix(UnixListener::from_std(socket.into())?, file))
+    }
+
+    /// The address it listens on, with the port the system chose if 0 was asked for; `None` for a unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener, _) => listener.local_addr().ok(),
+            #[cfg(unix)]
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Cancel safety
+    /// No connection is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// What the system says; accepting again may succeed.
+    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener, options) => {
+                let (stream, addr) = listener.accept().await?;
+                if cfg!(not(target_os = "linux")) {
+                    options.apply(&(&stream).into())?;
+                }
+                Ok((Stream::Tcp(stream), Some(addr)))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), None))
+            }
+        }
+    }
+}
+
+/// Removes the file of a socket nobody listens on.
+#[cfg(unix)]
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let in_use = |what| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            in_use("the path holds a file that is no socket")
+        }
+        Ok(_) => {
+            // Not blocking: a live server with a full backlog would hold us up, and is as live as any.
+            let probe = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+            probe.set_nonblocking(true)?;
+            match probe.connect(&socket2::SockAddr::unix(path)?) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+                _ => in_use("another server listens on the socket"),
+            }
+        }
+    }
+}
+
+/// The file of a listening unix socket, removed on drop if it is still ours.
+#[cfg(unix)]
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+#[cfg(unix)]
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+#[cfg(unix)]
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another server may have replaced it meanwhile.
+        if Self::of(&self.path).is_ok_and(|now| (now.device, now.inode) == (self.device, self.inode)) {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}

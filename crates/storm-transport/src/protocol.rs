@@ -1,0 +1,113 @@
+//! What the connection loop asks of a protocol.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use storm_core::{BoxError, DisconnectReason, Session};
+
+/// The receive half of a protocol, without I/O or clock. (The send half is [`storm_core::outbox::Encode`].)
+///
+/// Rule of use: after bytes have come, [`receive`](Self::receive) until it returns `None`.
+pub trait Protocol: Send + 'static {
+    /// What handlers get as the session.
+    type Session: Clone + Send + Sync + 'static;
+    /// What handlers get as a message.
+    type Message: Clone + Send + 'static;
+
+    /// The session as handlers see it.
+    fn session(session: &Session) -> Self::Session;
+
+    /// Takes the next message off the front of `wire`, answering control frames on the way through `session`; `None`
+    /// if more bytes are needed.
+    ///
+    /// # Errors
+    /// The peer broke the protocol. Nothing is received afterwards.
+    fn receive(&mut self, wire: &mut BytesMut, session: &Session)
+    -> Result<Option<Self::Message>, Violation>;
+
+    /// As [`receive`](Self::receive), after the peer has ended its stream.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    fn receive_eof(
+        &mut self,
+        wire: &mut BytesMut,
+        session: &Session,
+    ) -> Result<Option<Self::Message>, Violation>;
+
+    /// How many more bytes complete what is at the front of `wire`, if that is known.
+    fn wanted(&self, wire: &[u8]) -> Option<usize>;
+
+    /// The reason to end for if the peer's stream ends now.
+    fn end_of_stream(&self, session: &Session) -> DisconnectReason {
+        session.role().closed_by_peer()
+    }
+
+    /// Whether this side may end its stream: a protocol with a closing handshake holds back until it is complete.
+    fn may_shut_down(&self, peer_has_ended: bool) -> bool {
+        let _ = peer_has_ended;
+        true
+    }
+
+    /// The payload, for the middlewares, and how to make a message of what they return.
+    fn split(message: Self::Message) -> (Bytes, MessageKind);
+
+    /// A message like the one [`split`](Self::split) took apart, with other bytes.
+    ///
+    /// # Errors
+    /// The bytes are not valid for that kind.
+    fn join(data: Bytes, kind: MessageKind) -> Result<Self::Message, BoxError>;
+
+    /// Bytes of payload.
+    fn size(message: &Self::Message) -> usize;
+
+    /// Close code and text for an end that a panic of a handler brings; `None`: abort instead.
+    fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
+        None
+    }
+
+    /// Close code and text for an end that the idle timeout brings.
+    fn goodbye_when_idle(&self) -> Option<(u16, ByteString)> {
+        None
+    }
+
+    /// The next moment at which [`handle_timeout`](Self::handle_timeout) has something to do.
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Tells the time; `reading` is false while a busy handler keeps the loop from reading.
+    ///
+    /// # Errors
+    /// The connection is to be aborted, for this reason.
+    fn handle_timeout(
+        &mut self,
+        now: Instant,
+        session: &Session,
+        reading: bool,
+    ) -> Result<(), DisconnectReason> {
+        let _ = (now, session, reading);
+        Ok(())
+    }
+}
+
+/// Whether a message was text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageKind {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+/// A rule the peer (or the installed framer) broke.
+#[derive(Debug)]
+pub struct Violation {
+    /// Why the session ends.
+    pub reason: DisconnectReason,
+    /// What `on_error` gets.
+    pub error: BoxError,
+    /// Close code and text for the peer, if the protocol has them.
+    pub goodbye: Option<(u16, ByteString)>,
+}
