@@ -8,6 +8,7 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use stormsocket_benchmark::cli::{ServerArgs, TcpPort};
 use stormsocket_benchmark::serve;
 use tokio::net::TcpStream;
+use tokio_util::bytes::Bytes;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 /// Echoes messages behind a length of four bytes, big-endian, by `LengthDelimitedCodec`.
@@ -62,7 +63,7 @@ async fn batched(mut framed: Framed<TcpStream, LengthDelimitedCodec>) -> io::Res
         while let Some(Some(message)) = framed.next().now_or_never() {
             framed.feed(message?.freeze()).await?;
         }
-        framed.flush().await?;
+        SinkExt::<Bytes>::flush(&mut framed).await?;
     }
     Ok(())
 }
