@@ -20,12 +20,16 @@ pub struct Process {
 impl Process {
     /// The process with this id.
     pub fn with_id(pid: u32) -> Self {
-        Self { root: format!("/proc/{pid}") }
+        Self {
+            root: format!("/proc/{pid}"),
+        }
     }
 
     /// This process.
     pub fn this() -> Self {
-        Self { root: "/proc/self".into() }
+        Self {
+            root: "/proc/self".into(),
+        }
     }
 
     /// Time all its threads have spent on a core.
@@ -49,7 +53,9 @@ impl Process {
         let mut total = 0;
         for task in fs::read_dir(format!("{}/task", self.root)).ok()? {
             // A thread may end between listing and reading.
-            let Ok(text) = fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
+            let Ok(text) = fs::read_to_string(task.ok()?.path().join("schedstat")) else {
+                continue;
+            };
             total += text.split_whitespace().next()?.parse::<u64>().ok()?;
         }
         (total > 0).then_some(Duration::from_nanos(total))
@@ -67,7 +73,11 @@ impl Process {
 
 fn kib_of(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with(name))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
 }
 
 #[cfg(test)]

@@ -44,7 +44,6 @@ fn main() -> io::Result<()> {
         serve::announce(listener.local_addr()?)?;
         loop {
             let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
             let mut framed =
                 Framed::with_capacity(stream, LengthDelimitedCodec::new(), flags.buffer as usize);
             framed.set_backpressure_boundary(flags.buffer as usize);

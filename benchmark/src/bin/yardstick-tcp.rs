@@ -35,7 +35,6 @@ fn main() -> io::Result<()> {
 }
 
 async fn echo(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let mut buffer = vec![0; BUFFER];
     loop {
         match stream.read(&mut buffer).await? {

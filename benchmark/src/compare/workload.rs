@@ -17,8 +17,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, by the names used on the command line.
-    pub const NAMES: [(&str, Self); 4] =
-        [("raw", Self::Raw), ("length", Self::Length), ("ws", Self::Ws), ("broadcast", Self::Broadcast)];
+    pub const NAMES: [(&str, Self); 4] = [
+        ("raw", Self::Raw),
+        ("length", Self::Length),
+        ("ws", Self::Ws),
+        ("broadcast", Self::Broadcast),
+    ];
 }
 
 /// One workload.
@@ -39,11 +43,25 @@ pub struct Workload {
 }
 
 const fn echo(name: &'static str, kind: Kind, clients: u32, in_flight: u32, size: u32) -> Workload {
-    Workload { name, kind, mode: Mode::Echo, clients, in_flight, size }
+    Workload {
+        name,
+        kind,
+        mode: Mode::Echo,
+        clients,
+        in_flight,
+        size,
+    }
 }
 
 const fn other(name: &'static str, kind: Kind, mode: Mode, clients: u32, in_flight: u32) -> Workload {
-    Workload { name, kind, mode, clients, in_flight, size: 32 }
+    Workload {
+        name,
+        kind,
+        mode,
+        clients,
+        in_flight,
+        size: 32,
+    }
 }
 
 /// All workloads, in the order they run.
@@ -117,9 +135,15 @@ mod tests {
     fn flags_of_the_generator() {
         let (program, flags) = Workload::named("len-m1000").unwrap().client();
         assert_eq!(program, "tcp-echo-client");
-        assert_eq!(flags.join(" "), "--clients 100 --messages 1000 --size 32 --framer length");
+        assert_eq!(
+            flags.join(" "),
+            "--clients 100 --messages 1000 --size 32 --framer length"
+        );
         let (program, flags) = Workload::named("bc-m16").unwrap().client();
         assert_eq!(program, "ws-echo-client");
-        assert_eq!(flags.join(" "), "--clients 1000 --messages 16 --size 32 --broadcast");
+        assert_eq!(
+            flags.join(" "),
+            "--clients 1000 --messages 16 --size 32 --broadcast"
+        );
     }
 }

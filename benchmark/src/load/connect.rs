@@ -68,13 +68,16 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     let warm = begin + plan.warmup;
     run.until(warm, true, || progress.at(begin.elapsed(), "warm-up"))?;
     meter.start(run.done);
-    run.until(warm + plan.measure, true, || progress.at(begin.elapsed(), "measuring"))?;
+    run.until(warm + plan.measure, true, || {
+        progress.at(begin.elapsed(), "measuring")
+    })?;
     meter.stop(run.done, 0, &mut run.outcome);
     run.until(Instant::now() + DRAIN, false, || {})?;
     progress.finish();
     let hanging = run.attempts.iter().flatten().count();
     if hanging > 0 {
-        run.outcome.fail(|| format!("{hanging} connections never got through"));
+        run.outcome
+            .fail(|| format!("{hanging} connections never got through"));
     }
     if run.outcome.messages == 0 {
         run.outcome.fail(|| "no connection in the measured time".into());
@@ -86,8 +89,15 @@ impl Connects<'_> {
     fn start(&mut self, index: usize) {
         let attempt = TcpStream::connect(self.plan.target).and_then(|mut stream| {
             let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut stream, Token(index), interest)?;
-            Ok(Attempt { stream, since: Instant::now(), sent: 0, answer: Vec::new() })
+            self.poll
+                .registry()
+                .register(&mut stream, Token(index), interest)?;
+            Ok(Attempt {
+                stream,
+                since: Instant::now(),
+                sent: 0,
+                answer: Vec::new(),
+            })
         });
         match attempt {
             Ok(attempt) => self.attempts[index] = Some(attempt),
@@ -139,7 +149,9 @@ impl Connects<'_> {
 
     fn give_up_hanging(&mut self, now: Instant, again: bool) {
         for index in 0..self.attempts.len() {
-            let hangs = self.attempts[index].as_ref().is_some_and(|a| now - a.since > CONNECT);
+            let hangs = self.attempts[index]
+                .as_ref()
+                .is_some_and(|a| now - a.since > CONNECT);
             if hangs {
                 self.fail(index, "connection timed out");
             }
@@ -151,7 +163,9 @@ impl Connects<'_> {
 
     /// Moves one connection on; true when it has got through.
     fn turn(&mut self, index: usize) -> Result<bool, String> {
-        let Some(attempt) = &mut self.attempts[index] else { return Ok(false) };
+        let Some(attempt) = &mut self.attempts[index] else {
+            return Ok(false);
+        };
         let lost = |e: io::Error| format!("connection lost: {e}");
         if attempt.sent < self.hello.len() {
             match attempt.stream.write(&self.hello[attempt.sent..]) {

@@ -42,7 +42,11 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
 }
 
 pub(crate) fn bar(plan: &Plan) -> Progress {
-    if plan.progress { Progress::over(plan.warmup + plan.measure) } else { Progress::hidden() }
+    if plan.progress {
+        Progress::over(plan.warmup + plan.measure)
+    } else {
+        Progress::hidden()
+    }
 }
 
 /// All connections and what they share.
@@ -103,7 +107,9 @@ impl Run {
     }
 
     fn send(&mut self, index: usize, messages: usize, now: Instant) {
-        let Some(peer) = &mut self.peers[index] else { return };
+        let Some(peer) = &mut self.peers[index] else {
+            return;
+        };
         let receivers = self.broadcast.as_ref().map_or(1, |b| b.clients);
         self.wanted += (messages * receivers) as u64;
         peer.queue(&self.streams, messages);
@@ -158,8 +164,14 @@ impl Run {
 
     /// One connection is ready: reads what is there, and answers each reply. Gives what is to be published.
     fn turn(&mut self, index: usize) -> usize {
-        let Some(peer) = &mut self.peers[index] else { return 0 };
-        let now = if self.in_flight == 1 { Some(Instant::now()) } else { None };
+        let Some(peer) = &mut self.peers[index] else {
+            return 0;
+        };
+        let now = if self.in_flight == 1 {
+            Some(Instant::now())
+        } else {
+            None
+        };
         let mut publish = 0;
         loop {
             let before = peer.replies;
@@ -212,7 +224,10 @@ struct Deliveries {
 
 impl Deliveries {
     fn new(clients: usize, in_flight: usize) -> Self {
-        Self { clients, missing: vec![clients; in_flight] }
+        Self {
+            clients,
+            missing: vec![clients; in_flight],
+        }
     }
 
     /// One client, which had `before` messages, got `more`. Gives how many messages now have reached everyone.

@@ -7,7 +7,10 @@ use crate::load::outcome::{Idle, Meter, Outcome};
 use crate::load::{DRAIN, Plan};
 
 pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
-    let plan = Plan { in_flight: 1, ..plan.clone() };
+    let plan = Plan {
+        in_flight: 1,
+        ..plan.clone()
+    };
     let mut run = Run::new(&plan)?;
     let mut meter = Meter::new(plan.server_pid);
     let progress = bar(&plan);
@@ -26,9 +29,15 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     // was asked for keeps the run from being over.
     run.wanted += 1;
     let begin = Instant::now();
-    run.until(begin + plan.measure, || progress.at(plan.warmup + begin.elapsed(), "idle"))?;
+    run.until(begin + plan.measure, || {
+        progress.at(plan.warmup + begin.elapsed(), "idle")
+    })?;
     if let (Some(before), Some(held)) = (before, meter.server_memory()) {
-        run.outcome.idle = Some(Idle { connections: plan.clients, before, held });
+        run.outcome.idle = Some(Idle {
+            connections: plan.clients,
+            before,
+            held,
+        });
     }
     progress.finish();
     Ok(run.outcome)
