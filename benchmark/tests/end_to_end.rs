@@ -41,11 +41,15 @@ const TCP_CLIENT: &str = env!("CARGO_BIN_EXE_tcp-echo-client");
 const WS_CLIENT: &str = env!("CARGO_BIN_EXE_ws-echo-client");
 
 fn load(program: &str, port: &str, flags: &[&str]) -> Output {
-    Command::new(program)
-        .args(["--port", port, "--seconds", "0.2", "--json"])
-        .args(flags)
-        .output()
-        .unwrap()
+    load_for("0.2", program, port, flags)
+}
+
+fn load_for(seconds: &str, program: &str, port: &str, flags: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command
+        .args(["--port", port, "--seconds", seconds, "--json"])
+        .args(flags);
+    command.output().unwrap()
 }
 
 fn result(output: &Output) -> Value {
