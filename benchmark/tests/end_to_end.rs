@@ -149,7 +149,7 @@ fn misbehaving(serve: fn(TcpStream)) -> String {
     thread::spawn(move || {
         listener
             .incoming()
-            .for_each(|stream| drop(thread::spawn(move || serve(stream.unwrap()))))
+            .for_each(|stream| drop(thread::spawn(move || serve(stream.unwrap()))));
     });
     port
 }

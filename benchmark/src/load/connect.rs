@@ -69,7 +69,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     run.until(warm, true, || progress.at(begin.elapsed(), "warm-up"))?;
     meter.start(run.done);
     run.until(warm + plan.measure, true, || {
-        progress.at(begin.elapsed(), "measuring")
+        progress.at(begin.elapsed(), "measuring");
     })?;
     meter.stop(run.done, 0, &mut run.outcome);
     run.until(Instant::now() + DRAIN, false, || {})?;

@@ -157,8 +157,8 @@ impl Run {
 
     fn is_over(&self) -> bool {
         // A broadcast cannot go on without one of its receivers, nor any run without all of them.
-        (self.broadcast.is_some() && self.outcome.errors > 0)
-            || (self.outcome.errors > 0 && self.peers.iter().all(Option::is_none))
+        let failed = self.outcome.errors > 0;
+        failed && (self.broadcast.is_some() || self.peers.iter().all(Option::is_none))
             || (self.draining && self.replies >= self.wanted)
     }
 

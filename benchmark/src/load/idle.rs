@@ -30,7 +30,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     run.wanted += 1;
     let begin = Instant::now();
     run.until(begin + plan.measure, || {
-        progress.at(plan.warmup + begin.elapsed(), "idle")
+        progress.at(plan.warmup + begin.elapsed(), "idle");
     })?;
     if let (Some(before), Some(held)) = (before, meter.server_memory()) {
         run.outcome.idle = Some(Idle {

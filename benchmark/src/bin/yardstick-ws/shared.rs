@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Bytes of one read.
-pub(crate) const INPUT: usize = 256 << 10;
+pub(crate) const INPUT: usize = 512 << 10;
 
 /// Where a piece of the answer to a read is.
 #[derive(Debug, Clone, PartialEq, Eq)]
