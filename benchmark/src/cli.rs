@@ -55,10 +55,7 @@ impl ServerArgs {
     pub fn runtime(&self) -> std::io::Result<tokio::runtime::Runtime> {
         match self.threads() {
             1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-            n => tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(n)
-                .enable_all()
-                .build(),
+            n => tokio::runtime::Builder::new_multi_thread().worker_threads(n).enable_all().build(),
         }
     }
 }
@@ -198,25 +195,16 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let c = client(&[]).unwrap();
         assert_eq!(c.args.address.to_string(), "127.0.0.1");
-        assert_eq!(
-            (c.port.port, c.args.clients, c.args.messages, c.args.size),
-            (1111, 100, 1000, 32)
-        );
+        assert_eq!((c.port.port, c.args.clients, c.args.messages, c.args.size), (1111, 100, 1000, 32));
         assert_eq!(c.args.seconds, Duration::from_secs(10));
         assert_eq!(c.args.warmup, Duration::ZERO);
         let s = Server::try_parse_from(["server"]).unwrap();
-        assert_eq!(
-            (s.args.address.to_string().as_str(), s.port.port),
-            ("127.0.0.1", 8080)
-        );
+        assert_eq!((s.args.address.to_string().as_str(), s.port.port), ("127.0.0.1", 8080));
     }
 
     #[test]
     fn short_and_long_flags_are_the_same() {
-        let short = client(&[
-            "-a", "::1", "-p", "9", "-c", "2", "-m", "3", "-s", "4", "-z", "0.5",
-        ])
-        .unwrap();
+        let short = client(&["-a", "::1", "-p", "9", "-c", "2", "-m", "3", "-s", "4", "-z", "0.5"]).unwrap();
         let long = client(&[
             "--address",
             "::1",

@@ -20,16 +20,12 @@ pub struct Process {
 impl Process {
     /// The process with this id.
     pub fn with_id(pid: u32) -> Self {
-        Self {
-            root: format!("/proc/{pid}"),
-        }
+        Self { root: format!("/proc/{pid}") }
     }
 
     /// This process.
     pub fn this() -> Self {
-        Self {
-            root: "/proc/self".into(),
-        }
+        Self { root: "/proc/self".into() }
     }
 
     /// Time all its threads have spent on a core.
@@ -73,11 +69,7 @@ impl Process {
 
 fn kib_of(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with(name))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib << 10)
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 #[cfg(test)]

@@ -15,19 +15,13 @@ impl Progress {
     pub fn over(total: Duration) -> Self {
         let bar = ProgressBar::with_draw_target(Some(millis(total)), ProgressDrawTarget::stderr_with_hz(5));
         let style = ProgressStyle::with_template("{msg:>10} [{wide_bar}] {percent:>3}%");
-        bar.set_style(
-            style
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> "),
-        );
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         Self { bar }
     }
 
     /// No bar at all.
     pub fn hidden() -> Self {
-        Self {
-            bar: ProgressBar::hidden(),
-        }
+        Self { bar: ProgressBar::hidden() }
     }
 
     /// Moves the bar, and says what is being done.

@@ -14,13 +14,8 @@ use serde_json::{Value, json};
 use crate::load::{Mode, Outcome, Plan};
 
 /// The percentiles shown.
-const PERCENTILES: [(&str, f64); 5] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("max", 1.0),
-];
+const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
 /// Runs the plan of a load generator and prints what came of it: the table, or the object if `json`.
 ///
@@ -33,11 +28,7 @@ pub fn run(plan: &Plan, json: bool) -> ExitCode {
             } else {
                 print!("{}", table(plan, &outcome));
             }
-            if outcome.is_result() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
+            if outcome.is_result() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error),
     }
@@ -56,31 +47,19 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
         rows.push(("First error", error.clone()));
     }
     if !outcome.is_result() {
-        rows.push((
-            "Result",
-            "none: a run with errors or without replies measures nothing".into(),
-        ));
+        rows.push(("Result", "none: a run with errors or without replies measures nothing".into()));
         return aligned(&rows);
     }
     let connections = plan.mode == Mode::Connect;
     rows.push(("Total time", format!("{:.3} s", outcome.elapsed.as_secs_f64())));
     if connections {
         rows.push(("Total connections", grouped(outcome.messages)));
-        rows.push((
-            "Connections per second",
-            format!("{} /s", grouped_f(outcome.rate())),
-        ));
+        rows.push(("Connections per second", format!("{} /s", grouped_f(outcome.rate()))));
     } else {
         rows.push(("Total data", mib(outcome.bytes as f64)));
         rows.push(("Total messages", grouped(outcome.messages)));
-        rows.push((
-            "Data throughput",
-            format!("{}/s", mib(outcome.rate() * plan.size as f64)),
-        ));
-        rows.push((
-            "Message throughput",
-            format!("{} msg/s", grouped_f(outcome.rate())),
-        ));
+        rows.push(("Data throughput", format!("{}/s", mib(outcome.rate() * plan.size as f64))));
+        rows.push(("Message throughput", format!("{} msg/s", grouped_f(outcome.rate()))));
     }
     for (name, share) in PERCENTILES {
         if let Some(time) = outcome.latency.percentile(share) {
@@ -89,19 +68,13 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     }
     if let Some(cpu) = outcome.server_cpu_per_message() {
         let each = if connections { "connection" } else { "message" };
-        rows.push((
-            "Server CPU",
-            format!("{} per {each}", duration(Duration::from_nanos(round(cpu)))),
-        ));
+        rows.push(("Server CPU", format!("{} per {each}", duration(Duration::from_nanos(round(cpu))))));
     }
     if let Some(memory) = outcome.server_memory {
         rows.push(("Server memory", mib(memory as f64)));
     }
     if let Some(idle) = outcome.idle {
-        rows.push((
-            "Memory per idle connection",
-            format!("{} B", grouped_f(idle.each())),
-        ));
+        rows.push(("Memory per idle connection", format!("{} B", grouped_f(idle.each()))));
     }
     if let Some(share) = outcome.own_share() {
         rows.push(("Load generator", format!("{:.0} % of a core", share * 100.0)));
@@ -119,10 +92,7 @@ pub fn object(plan: &Plan, outcome: &Outcome) -> Value {
     let latency: serde_json::Map<String, Value> = PERCENTILES
         .iter()
         .filter_map(|(name, share)| {
-            Some((
-                (*name).to_owned(),
-                json!(nanos(outcome.latency.percentile(*share))?),
-            ))
+            Some(((*name).to_owned(), json!(nanos(outcome.latency.percentile(*share))?)))
         })
         .collect();
     json!({
@@ -160,11 +130,7 @@ fn aligned(rows: &[(&str, String)]) -> String {
     let mut text = String::new();
     let mut last = "";
     for (name, value) in rows {
-        let label = if *name == last {
-            String::new()
-        } else {
-            format!("{name}:")
-        };
+        let label = if *name == last { String::new() } else { format!("{name}:") };
         let _ = writeln!(text, "{label:<width$}  {value}");
         last = name;
     }
@@ -191,18 +157,10 @@ pub fn grouped_f(number: f64) -> String {
 
 /// Nanoseconds with three digits or so.
 pub fn nanos(value: f64) -> String {
-    if value < 100.0 {
-        format!("{value:.1}")
-    } else {
-        grouped_f(value)
-    }
+    if value < 100.0 { format!("{value:.1}") } else { grouped_f(value) }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "`as` saturates, NaN becomes 0"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, NaN becomes 0")]
 fn round(number: f64) -> u64 {
     number.round() as u64
 }
@@ -279,11 +237,7 @@ The load generator was the bottleneck: the server could have done more.
         // 100 is in the bucket of 100 and 101.
         let text = table(&plan(), &outcome).replace("101 ns", "100 ns");
         assert_eq!(text, expected);
-        outcome.idle = Some(Idle {
-            connections: 1000,
-            before: 0,
-            held: 1_279_000,
-        });
+        outcome.idle = Some(Idle { connections: 1000, before: 0, held: 1_279_000 });
         assert!(table(&plan(), &outcome).contains("Memory per idle connection:  1,279 B\n"));
     }
 
@@ -313,13 +267,7 @@ The load generator was the bottleneck: the server could have done more.
 
     #[test]
     fn connections_are_called_connections() {
-        let text = table(
-            &Plan {
-                mode: Mode::Connect,
-                ..plan()
-            },
-            &outcome(),
-        );
+        let text = table(&Plan { mode: Mode::Connect, ..plan() }, &outcome());
         assert!(text.contains("Connections per second:  2,097,152 /s"));
         assert!(text.contains("per connection") && !text.contains("message"));
     }

@@ -19,13 +19,8 @@ impl Server {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let port = line
-            .trim()
-            .strip_prefix("listening on 127.0.0.1:")
-            .expect("the line of a ready server");
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let port = line.trim().strip_prefix("listening on 127.0.0.1:").expect("the line of a ready server");
         Self(child, port.to_owned())
     }
 }
@@ -46,19 +41,14 @@ fn load(program: &str, port: &str, flags: &[&str]) -> Output {
 
 fn load_for(seconds: &str, program: &str, port: &str, flags: &[&str]) -> Output {
     let mut command = Command::new(program);
-    command
-        .args(["--port", port, "--seconds", seconds, "--json"])
-        .args(flags);
+    command.args(["--port", port, "--seconds", seconds, "--json"]).args(flags);
     command.output().unwrap()
 }
 
 fn result(output: &Output) -> Value {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert!(output.status.success(), "{report:#}");
-    assert_eq!(
-        (&report["errors"], &report["result"]),
-        (&Value::from(0), &Value::from(true))
-    );
+    assert_eq!((&report["errors"], &report["result"]), (&Value::from(0), &Value::from(true)));
     assert!(report["messages"].as_u64().unwrap() > 0);
     report
 }
@@ -67,25 +57,13 @@ fn result(output: &Output) -> Value {
 fn tcp_yardstick_and_client_with_one_and_many_in_flight() {
     let server = Server::start(env!("CARGO_BIN_EXE_yardstick-tcp"), &[]);
     let pid = server.0.id().to_string();
-    let report = result(&load(
-        TCP_CLIENT,
-        &server.1,
-        &["-c", "5", "-m", "1", "--server-pid", &pid],
-    ));
+    let report = result(&load(TCP_CLIENT, &server.1, &["-c", "5", "-m", "1", "--server-pid", &pid]));
     assert!(report["latency_ns"]["p50"].as_u64().unwrap() > 0);
     assert!(report["server_cpu_ns_per_message"].as_f64().unwrap() > 0.0);
     assert!(report["server_memory"].as_u64().unwrap() > 0);
     result(&load(TCP_CLIENT, &server.1, &["-c", "5", "-m", "1000"]));
-    result(&load(
-        TCP_CLIENT,
-        &server.1,
-        &["-c", "2", "-m", "3", "-s", "300000"],
-    ));
-    result(&load(
-        TCP_CLIENT,
-        &server.1,
-        &["-c", "2", "-m", "7", "--framer", "line"],
-    ));
+    result(&load(TCP_CLIENT, &server.1, &["-c", "2", "-m", "3", "-s", "300000"]));
+    result(&load(TCP_CLIENT, &server.1, &["-c", "2", "-m", "7", "--framer", "line"]));
     result(&load(TCP_CLIENT, &server.1, &["-c", "3", "--connect"]));
 }
 
@@ -93,11 +71,7 @@ fn tcp_yardstick_and_client_with_one_and_many_in_flight() {
 fn length_yardstick_in_both_modes() {
     for mode in ["batched", "send"] {
         let server = Server::start(env!("CARGO_BIN_EXE_yardstick-length-codec"), &["--mode", mode]);
-        result(&load(
-            TCP_CLIENT,
-            &server.1,
-            &["-c", "5", "-m", "100", "--framer", "length"],
-        ));
+        result(&load(TCP_CLIENT, &server.1, &["-c", "5", "-m", "100", "--framer", "length"]));
     }
 }
 
@@ -113,20 +87,12 @@ fn ws_yardstick_echoes_every_size() {
         ("4", "65536"),
         ("2", "1048576"),
     ] {
-        result(&load(
-            WS_CLIENT,
-            &server.1,
-            &["-c", "4", "-m", in_flight, "-s", size],
-        ));
+        result(&load(WS_CLIENT, &server.1, &["-c", "4", "-m", in_flight, "-s", size]));
     }
     result(&load(WS_CLIENT, &server.1, &["-c", "4", "-m", "16", "--text"]));
     result(&load(WS_CLIENT, &server.1, &["-c", "4", "--connect"]));
     let pid = server.0.id().to_string();
-    let report = result(&load(
-        WS_CLIENT,
-        &server.1,
-        &["-c", "50", "--idle", "--server-pid", &pid],
-    ));
+    let report = result(&load(WS_CLIENT, &server.1, &["-c", "50", "--idle", "--server-pid", &pid]));
     assert_eq!(report["idle"]["connections"], 50);
 }
 
@@ -134,11 +100,7 @@ fn ws_yardstick_echoes_every_size() {
 fn ws_broadcast_reaches_everyone() {
     let server = Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &["--broadcast"]);
     for in_flight in ["1", "16", "500"] {
-        result(&load(
-            WS_CLIENT,
-            &server.1,
-            &["-c", "30", "-m", in_flight, "--broadcast"],
-        ));
+        result(&load(WS_CLIENT, &server.1, &["-c", "30", "-m", in_flight, "--broadcast"]));
     }
 }
 
@@ -147,9 +109,7 @@ fn misbehaving(serve: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     thread::spawn(move || {
-        listener
-            .incoming()
-            .for_each(|stream| drop(thread::spawn(move || serve(stream.unwrap()))));
+        listener.incoming().for_each(|stream| drop(thread::spawn(move || serve(stream.unwrap()))));
     });
     port
 }
@@ -180,10 +140,7 @@ fn a_server_that_changes_a_byte_is_an_error() {
             }
         }
     });
-    failure(
-        &load(TCP_CLIENT, &port, &["-c", "3", "-m", "20"]),
-        "differs from what was sent",
-    );
+    failure(&load(TCP_CLIENT, &port, &["-c", "3", "-m", "20"]), "differs from what was sent");
 }
 
 #[test]
@@ -215,12 +172,7 @@ fn a_server_that_dies_under_load_is_an_error() {
 
 #[test]
 fn no_server_and_a_wrong_protocol_are_errors() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-        .to_string();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     for flags in [&["-c", "1"][..], &["-c", "1", "--connect"]] {
         failure(&load(TCP_CLIENT, &port, flags), "cannot connect");
     }
@@ -230,11 +182,7 @@ fn no_server_and_a_wrong_protocol_are_errors() {
 
 #[test]
 fn impossible_flags_exit_with_2_and_a_reason() {
-    for (flags, said) in [
-        (["-c", "0"], "1..="),
-        (["-z", "never"], "not a number"),
-        (["-s", "0"], "1..="),
-    ] {
+    for (flags, said) in [(["-c", "0"], "1..="), (["-z", "never"], "not a number"), (["-s", "0"], "1..=")] {
         let output = Command::new(TCP_CLIENT).args(flags).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stderr).contains(said));
@@ -246,38 +194,16 @@ const COMPARE: &str = env!("CARGO_BIN_EXE_stormsocket-benchmark");
 #[test]
 fn compare_prints_ratios_and_writes_json() {
     let file = std::env::temp_dir().join(format!("stormsocket-compare-{}.json", std::process::id()));
-    let again = format!(
-        "again@length={} --threads 1 -p {{port}}",
-        env!("CARGO_BIN_EXE_yardstick-length-codec")
-    );
+    let again =
+        format!("again@length={} --threads 1 -p {{port}}", env!("CARGO_BIN_EXE_yardstick-length-codec"));
     let output = Command::new(COMPARE)
-        .args([
-            "compare",
-            "len-m1000",
-            "--rounds",
-            "2",
-            "--warmup",
-            "0.05",
-            "-z",
-            "0.1",
-            "--no-pin",
-        ])
-        .args([
-            "--servers",
-            "yardstick-length,yardstick-length-send",
-            "--server",
-            &again,
-            "--json",
-        ])
+        .args(["compare", "len-m1000", "--rounds", "2", "--warmup", "0.05", "-z", "0.1", "--no-pin"])
+        .args(["--servers", "yardstick-length,yardstick-length-send", "--server", &again, "--json"])
         .arg(&file)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("len-m1000: 100 clients, 1000 in flight, 32 bytes"));
     let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     std::fs::remove_file(&file).unwrap();
@@ -290,30 +216,15 @@ fn compare_prints_ratios_and_writes_json() {
 #[test]
 fn compare_survives_a_server_that_fails_and_says_so() {
     // It answers bytes as they come: right for `raw`, not for `ws`.
-    let wrong = format!(
-        "wrong@ws={} --threads 1 -p {{port}}",
-        env!("CARGO_BIN_EXE_yardstick-tcp")
-    );
+    let wrong = format!("wrong@ws={} --threads 1 -p {{port}}", env!("CARGO_BIN_EXE_yardstick-tcp"));
     let output = Command::new(COMPARE)
-        .args([
-            "compare", "ws-m16", "--rounds", "2", "--warmup", "0", "-z", "0.1", "--no-pin",
-        ])
-        .args([
-            "--servers",
-            "yardstick-ws",
-            "--server",
-            &wrong,
-            "--server",
-            "gone@ws=false {port}",
-        ])
+        .args(["compare", "ws-m16", "--rounds", "2", "--warmup", "0", "-z", "0.1", "--no-pin"])
+        .args(["--servers", "yardstick-ws", "--server", &wrong, "--server", "gone@ws=false {port}"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text.contains("wrong: no result") && text.contains("gone: no result"),
-        "{text}"
-    );
+    assert!(text.contains("wrong: no result") && text.contains("gone: no result"), "{text}");
     assert!(text.contains("yardstick-ws"));
 }
 
@@ -322,22 +233,13 @@ fn compare_refuses_what_it_cannot_do() {
     for (flags, said) in [
         (&["compare", "no-such"][..], "there are tcp-m1"),
         (&["compare", "--servers", "no-such"], "no server called"),
-        (
-            &["compare", "--servers", "yardstick-ws", "--baseline", "uws"],
-            "none of the servers",
-        ),
-        (
-            &["compare", "ws-m1", "--servers", "yardstick-tcp"],
-            "serves any of these",
-        ),
+        (&["compare", "--servers", "yardstick-ws", "--baseline", "uws"], "none of the servers"),
+        (&["compare", "ws-m1", "--servers", "yardstick-tcp"], "serves any of these"),
         (&["compare", "--server", "x=y"], "no {port}"),
         (&["compare", "--rounds", "0"], "1..=1000"),
     ] {
         let output = Command::new(COMPARE).args(flags).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            !output.status.success() && text.contains(said),
-            "{flags:?}: {text}"
-        );
+        assert!(!output.status.success() && text.contains(said), "{flags:?}: {text}");
     }
 }

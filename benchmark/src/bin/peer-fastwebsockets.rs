@@ -18,9 +18,8 @@ fn main() -> io::Result<()> {
 }
 
 async fn connection(stream: TcpStream) {
-    let http = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service_fn(accept))
-        .with_upgrades();
+    let http =
+        http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(accept)).with_upgrades();
     // How a connection ends is for the client to judge.
     let _ = http.await;
 }

@@ -14,9 +14,8 @@ fn main() -> io::Result<()> {
 }
 
 async fn connection(stream: TcpStream, batched: bool) {
-    let builder = ServerBuilder::new()
-        .config(Config::default().frame_size(usize::MAX))
-        .limits(Limits::unlimited());
+    let builder =
+        ServerBuilder::new().config(Config::default().frame_size(usize::MAX)).limits(Limits::unlimited());
     let Ok((_request, socket)) = builder.accept(stream).await else {
         return;
     };

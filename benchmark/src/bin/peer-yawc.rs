@@ -23,17 +23,13 @@ fn main() -> io::Result<()> {
 
 async fn connection(stream: TcpStream, batched: bool) {
     let service = service_fn(move |request| accept(request, batched));
-    let http = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let http = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
     // How a connection ends is for the client to judge.
     let _ = http.await;
 }
 
 async fn accept(request: Request<Incoming>, batched: bool) -> Result<Response<Empty<Bytes>>, WebSocketError> {
-    let options = Options::default()
-        .without_compression()
-        .with_limits(4 << 20, 8 << 20);
+    let options = Options::default().without_compression().with_limits(4 << 20, 8 << 20);
     let (response, upgraded) = WebSocket::upgrade_with_options(request, options)?;
     tokio::spawn(tokio::task::unconstrained(async move {
         let Ok(socket) = upgraded.await else { return };

@@ -21,10 +21,7 @@ pub struct Contender {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Program {
     /// A program beside this one, with flags of its own; it takes ours, and says where it listens.
-    Sibling {
-        file: &'static str,
-        flags: &'static [&'static str],
-    },
+    Sibling { file: &'static str, flags: &'static [&'static str] },
     /// A command line with `{port}` in it.
     Foreign { words: Vec<String> },
 }
@@ -44,26 +41,11 @@ const WS_BROADCAST: &[Kind] = &[Kind::Ws, Kind::Broadcast];
 /// Built-in names: what they speak, the program, its flags.
 const BUILT_IN: &[(&str, &[Kind], &str, &[&str])] = &[
     ("storm-tcp", &[Kind::Raw], "tcp-echo-server", &["--framer", "raw"]),
-    (
-        "storm-length",
-        &[Kind::Length],
-        "tcp-echo-server",
-        &["--framer", "length"],
-    ),
+    ("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
     ("storm-ws", WS_BROADCAST, "ws-echo-server", &[]),
     ("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
-    (
-        "yardstick-length",
-        &[Kind::Length],
-        "yardstick-length-codec",
-        &["--mode", "batched"],
-    ),
-    (
-        "yardstick-length-send",
-        &[Kind::Length],
-        "yardstick-length-codec",
-        &["--mode", "send"],
-    ),
+    ("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
+    ("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
     ("yardstick-ws", WS_BROADCAST, "yardstick-ws", &[]),
     ("tungstenite", WS, "peer-tungstenite", &[]),
     ("tungstenite-b", WS, "peer-tungstenite", &["--batched"]),
@@ -94,18 +76,14 @@ impl Contender {
     /// # Errors
     /// What is wrong with the flag, in words.
     pub fn foreign(flag: &str) -> Result<Self, String> {
-        let (name, command) = flag
-            .split_once('=')
-            .ok_or("must be NAME=COMMAND or NAME@KIND=COMMAND")?;
+        let (name, command) = flag.split_once('=').ok_or("must be NAME=COMMAND or NAME@KIND=COMMAND")?;
         let (name, kinds) = name.split_once('@').unwrap_or((name, "raw,length,ws,broadcast"));
         if name.is_empty() {
             return Err("the name is empty".into());
         }
         let kinds = kinds.split(',').map(|kind| {
             let known = Kind::NAMES.iter().find(|(name, _)| *name == kind);
-            known
-                .map(|(_, kind)| *kind)
-                .ok_or(format!("`{kind}` is none of raw, length, ws, broadcast"))
+            known.map(|(_, kind)| *kind).ok_or(format!("`{kind}` is none of raw, length, ws, broadcast"))
         });
         let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
         if !words.iter().any(|word| word.contains("{port}")) {
@@ -143,20 +121,11 @@ impl Contender {
                 let common = ["--address", "127.0.0.1", "--port", "0", "--threads"];
                 words.extend(common.iter().map(|word| (*word).to_owned()));
                 words.push(threads.to_string());
-                Command {
-                    words,
-                    announces: true,
-                }
+                Command { words, announces: true }
             }
             Program::Foreign { words } => {
-                let words = words
-                    .iter()
-                    .map(|word| word.replace("{port}", &port.to_string()))
-                    .collect();
-                Command {
-                    words,
-                    announces: false,
-                }
+                let words = words.iter().map(|word| word.replace("{port}", &port.to_string())).collect();
+                Command { words, announces: false }
             }
         }
     }
@@ -187,10 +156,7 @@ mod tests {
         let command = uws.command(Path::new("/bin"), Kind::Ws, 77, 1);
         assert_eq!(
             command,
-            Command {
-                words: vec!["./echo".into(), "--port=77".into(), "-x".into()],
-                announces: false
-            }
+            Command { words: vec!["./echo".into(), "--port=77".into(), "-x".into()], announces: false }
         );
         assert!(Contender::foreign("any=x {port}").unwrap().serves(Kind::Length));
     }

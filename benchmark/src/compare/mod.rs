@@ -101,19 +101,12 @@ fn parse_workload(name: &str) -> Result<Workload, String> {
 pub fn list() -> ExitCode {
     println!("workloads:");
     for w in ALL {
-        println!(
-            "  {:<12} {} clients, {} in flight, {} bytes",
-            w.name, w.clients, w.in_flight, w.size
-        );
+        println!("  {:<12} {} clients, {} in flight, {} bytes", w.name, w.clients, w.in_flight, w.size);
     }
     println!("servers:");
     let programs = programs().unwrap_or_default();
     for contender in Contender::built_in() {
-        let built = if contender.is_built(&programs) {
-            ""
-        } else {
-            "  (not built)"
-        };
+        let built = if contender.is_built(&programs) { "" } else { "  (not built)" };
         println!("  {}{built}", contender.name);
     }
     ExitCode::SUCCESS
@@ -125,32 +118,18 @@ pub fn list() -> ExitCode {
 /// There is nothing to compare, or it was interrupted.
 pub fn run(args: &CompareArgs) -> Result<ExitCode, String> {
     let comparison = Comparison::new(args)?;
-    let workloads = if args.workloads.is_empty() {
-        ALL
-    } else {
-        &args.workloads[..]
-    };
+    let workloads = if args.workloads.is_empty() { ALL } else { &args.workloads[..] };
     let plan: Vec<(Workload, Vec<&Contender>)> = workloads
         .iter()
         .map(|workload| {
-            (
-                *workload,
-                comparison
-                    .contenders
-                    .iter()
-                    .filter(|c| c.serves(workload.kind))
-                    .collect(),
-            )
+            (*workload, comparison.contenders.iter().filter(|c| c.serves(workload.kind)).collect())
         })
         .filter(|(_, contenders): &(_, Vec<_>)| !contenders.is_empty())
         .collect();
     if plan.is_empty() {
         return Err("none of these servers serves any of these workloads".into());
     }
-    let total: usize = plan
-        .iter()
-        .map(|(_, contenders)| contenders.len() * args.rounds as usize)
-        .sum();
+    let total: usize = plan.iter().map(|(_, contenders)| contenders.len() * args.rounds as usize).sum();
     let bar = bar(total);
     let mut objects = Vec::new();
     let mut failed = false;
@@ -169,11 +148,7 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode, String> {
         std::fs::write(file, format!("{all:#}\n"))
             .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
     }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// One comparison.
@@ -190,18 +165,13 @@ impl<'a> Comparison<'a> {
         let programs = programs()?;
         for client in ["tcp-echo-client", "ws-echo-client"] {
             if !programs.join(client).is_file() {
-                return Err(format!(
-                    "{client} is not built: cargo build --release -p stormsocket-benchmark"
-                ));
+                return Err(format!("{client} is not built: cargo build --release -p stormsocket-benchmark"));
             }
         }
         let mut contenders = chosen(args.servers.as_deref(), &programs)?;
         contenders.extend(args.foreign.iter().cloned());
         for (index, contender) in contenders.iter().enumerate() {
-            if contenders[..index]
-                .iter()
-                .any(|other| other.name == contender.name)
-            {
+            if contenders[..index].iter().any(|other| other.name == contender.name) {
                 return Err(format!("there are two servers called {}", contender.name));
             }
         }
@@ -215,17 +185,8 @@ impl<'a> Comparison<'a> {
             signal_hook::flag::register(signal, Arc::clone(&stop))
                 .map_err(|e| format!("cannot handle signals: {e}"))?;
         }
-        let runner = Runner {
-            cores: cores(args),
-            verbose: args.verbose,
-            stop,
-        };
-        Ok(Self {
-            args,
-            contenders,
-            programs,
-            runner,
-        })
+        let runner = Runner { cores: cores(args), verbose: args.verbose, stop };
+        Ok(Self { args, contenders, programs, runner })
     }
 
     fn workload(
@@ -234,22 +195,13 @@ impl<'a> Comparison<'a> {
         contenders: &[&Contender],
         bar: &ProgressBar,
     ) -> Result<Vec<Runs>, String> {
-        let mut runs: Vec<Runs> = contenders
-            .iter()
-            .map(|c| Runs {
-                name: c.name.clone(),
-                ..Runs::default()
-            })
-            .collect();
+        let mut runs: Vec<Runs> =
+            contenders.iter().map(|c| Runs { name: c.name.clone(), ..Runs::default() }).collect();
         for _ in 0..self.args.rounds {
             for (contender, run) in contenders.iter().zip(&mut runs) {
                 bar.set_message(format!("{} {}", workload.name, contender.name));
                 // What failed once is not tried again: it may have taken its time to fail.
-                let report = if run.failure.is_some() {
-                    None
-                } else {
-                    Some(self.once(workload, contender))
-                };
+                let report = if run.failure.is_some() { None } else { Some(self.once(workload, contender)) };
                 run.reports.push(match report {
                     Some(Ok(report)) => Some(report),
                     Some(Err(error)) => {
@@ -274,11 +226,7 @@ impl<'a> Comparison<'a> {
         let command = contender.command(&self.programs, workload.kind, port, self.args.threads);
         let mut server = self.runner.start(&command, port)?;
         let (client, mut flags) = workload.client();
-        flags.extend([
-            "--json".into(),
-            "--address".into(),
-            server.address.ip().to_string(),
-        ]);
+        flags.extend(["--json".into(), "--address".into(), server.address.ip().to_string()]);
         for (flag, value) in [
             ("--port", server.address.port().to_string()),
             ("--server-pid", server.id().to_string()),
@@ -289,9 +237,7 @@ impl<'a> Comparison<'a> {
         }
         let mut words = vec![self.programs.join(client).display().to_string()];
         words.extend(flags);
-        let report = self
-            .runner
-            .load(&words, self.args.warmup + self.args.seconds + SLACK);
+        let report = self.runner.load(&words, self.args.warmup + self.args.seconds + SLACK);
         match (server.ended(), report) {
             (Some(end), Err(error)) => Err(format!("{end}: {error}")),
             (Some(end), Ok(_)) => Err(end),
@@ -302,25 +248,15 @@ impl<'a> Comparison<'a> {
     fn baseline(&self, runs: &[Runs]) -> String {
         let named = |name: &String| runs.iter().any(|run| run.name == *name);
         let asked = self.args.baseline.as_ref().filter(|name| named(name));
-        let yardstick = runs
-            .iter()
-            .map(|run| &run.name)
-            .find(|name| name.starts_with("yardstick"));
-        asked
-            .or(yardstick)
-            .or(runs.first().map(|run| &run.name))
-            .cloned()
-            .unwrap_or_default()
+        let yardstick = runs.iter().map(|run| &run.name).find(|name| name.starts_with("yardstick"));
+        asked.or(yardstick).or(runs.first().map(|run| &run.name)).cloned().unwrap_or_default()
     }
 }
 
 fn chosen(names: Option<&[String]>, programs: &Path) -> Result<Vec<Contender>, String> {
     let built_in = Contender::built_in();
     let Some(names) = names else {
-        return Ok(built_in
-            .into_iter()
-            .filter(|contender| contender.is_built(programs))
-            .collect());
+        return Ok(built_in.into_iter().filter(|contender| contender.is_built(programs)).collect());
     };
     names
         .iter()
@@ -340,9 +276,7 @@ fn chosen(names: Option<&[String]>, programs: &Path) -> Result<Vec<Contender>, S
 /// Where this program is, and so the others.
 fn programs() -> Result<PathBuf, String> {
     let me = std::env::current_exe().map_err(|e| format!("cannot find the programs: {e}"))?;
-    me.parent()
-        .map(Path::to_owned)
-        .ok_or_else(|| "cannot find the programs".into())
+    me.parent().map(Path::to_owned).ok_or_else(|| "cannot find the programs".into())
 }
 
 fn cores(args: &CompareArgs) -> Option<(String, String)> {
@@ -362,11 +296,7 @@ fn cores(args: &CompareArgs) -> Option<(String, String)> {
 fn bar(total: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr_with_hz(5));
     let style = ProgressStyle::with_template("{pos}/{len} [{wide_bar}] {eta} {msg}");
-    bar.set_style(
-        style
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("=> "),
-    );
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar
 }
 
@@ -374,9 +304,7 @@ fn bar(total: usize) -> ProgressBar {
 fn machine() -> Value {
     let read = |file| std::fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let cpu = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     json!({
         "cpu": cpu.map(|(_, name)| name.trim()),
         "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),

@@ -74,18 +74,12 @@ impl Server {
 /// There is none.
 pub fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| format!("no free port: {e}"))?;
-    Ok(listener
-        .local_addr()
-        .map_err(|e| format!("no free port: {e}"))?
-        .port())
+    Ok(listener.local_addr().map_err(|e| format!("no free port: {e}"))?.port())
 }
 
 /// Whether the `taskset` program is there.
 pub fn can_pin() -> bool {
-    Command::new("taskset")
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success())
+    Command::new("taskset").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 impl Runner {
@@ -96,28 +90,14 @@ impl Runner {
         let [program, arguments @ ..] = &all[..] else {
             return Err("empty command".into());
         };
-        let stderr = if self.verbose {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        };
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn();
-        child
-            .map(Guard)
-            .map_err(|e| format!("cannot start {}: {e}", words[0]))
+        let stderr = if self.verbose { Stdio::inherit() } else { Stdio::null() };
+        let child =
+            Command::new(program).args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
+        child.map(Guard).map_err(|e| format!("cannot start {}: {e}", words[0]))
     }
 
     fn interrupted(&self) -> Result<(), String> {
-        if self.stop.load(Ordering::Relaxed) {
-            Err("interrupted".into())
-        } else {
-            Ok(())
-        }
+        if self.stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
     }
 
     /// Starts a server; `port` is that of a foreign one.
@@ -126,17 +106,10 @@ impl Runner {
     /// It does not start, or does not listen in time.
     pub fn start(&self, command: &contender::Command, port: u16) -> Result<Server, String> {
         let core = self.cores.as_ref().map(|(server, _)| server);
-        let stdout = if command.announces {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
+        let stdout = if command.announces { Stdio::piped() } else { Stdio::null() };
         let mut process = self.spawn(&command.words, core, stdout)?;
         let lines = process.0.stdout.take().map(lines_of);
-        let mut server = Server {
-            process,
-            address: (Ipv4Addr::LOCALHOST, port).into(),
-        };
+        let mut server = Server { process, address: (Ipv4Addr::LOCALHOST, port).into() };
         let deadline = Instant::now() + START;
         loop {
             match &lines {
@@ -182,22 +155,14 @@ impl Runner {
             stdout.read_to_string(&mut text).map(|_| text)
         });
         let deadline = Instant::now() + limit;
-        while process
-            .0
-            .try_wait()
-            .map_err(|e| format!("load generator lost: {e}"))?
-            .is_none()
-        {
+        while process.0.try_wait().map_err(|e| format!("load generator lost: {e}"))?.is_none() {
             self.interrupted()?;
             if Instant::now() > deadline {
                 return Err("load generator does not end".into());
             }
             thread::sleep(LOOK);
         }
-        let text = reader
-            .join()
-            .map_err(|_| "output lost")?
-            .map_err(|e| format!("output lost: {e}"))?;
+        let text = reader.join().map_err(|_| "output lost")?.map_err(|e| format!("output lost: {e}"))?;
         if text.is_empty() {
             return Err("load generator could not run; --verbose shows why".into());
         }
@@ -226,11 +191,7 @@ mod tests {
     use super::*;
 
     fn runner() -> Runner {
-        Runner {
-            cores: None,
-            verbose: false,
-            stop: Arc::default(),
-        }
+        Runner { cores: None, verbose: false, stop: Arc::default() }
     }
 
     fn words(words: &[&str]) -> Vec<String> {
@@ -239,30 +200,16 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_at_once_is_an_error() {
-        let command = contender::Command {
-            words: words(&["false"]),
-            announces: true,
-        };
-        assert!(
-            runner()
-                .start(&command, 0)
-                .unwrap_err()
-                .contains("before it listened")
-        );
-        let command = contender::Command {
-            words: words(&["./not-there"]),
-            announces: true,
-        };
+        let command = contender::Command { words: words(&["false"]), announces: true };
+        assert!(runner().start(&command, 0).unwrap_err().contains("before it listened"));
+        let command = contender::Command { words: words(&["./not-there"]), announces: true };
         assert!(runner().start(&command, 0).unwrap_err().contains("cannot start"));
     }
 
     #[test]
     fn an_announced_address_is_used_and_the_process_ends_with_its_guard() {
         let script = "echo hello; echo listening on 127.0.0.1:4321; exec sleep 100";
-        let command = contender::Command {
-            words: words(&["sh", "-c", script]),
-            announces: true,
-        };
+        let command = contender::Command { words: words(&["sh", "-c", script]), announces: true };
         let server = runner().start(&command, 0).unwrap();
         assert_eq!(server.address.port(), 4321);
         let proc = format!("/proc/{}", server.id());
@@ -275,10 +222,7 @@ mod tests {
     fn a_report_with_errors_is_no_result() {
         let load = |script| runner().load(&words(&["sh", "-c", script]), Duration::from_secs(5));
         assert!(load("echo '{\"result\":true,\"messages\":7}'").is_ok());
-        assert_eq!(
-            load("echo '{\"result\":false,\"first_error\":\"gone\"}'").unwrap_err(),
-            "gone"
-        );
+        assert_eq!(load("echo '{\"result\":false,\"first_error\":\"gone\"}'").unwrap_err(), "gone");
         assert!(load("exit 1").unwrap_err().contains("could not run"));
         assert!(load("echo nonsense").unwrap_err().contains("not JSON"));
         let slow = runner().load(&words(&["sleep", "100"]), Duration::from_millis(50));
@@ -289,9 +233,6 @@ mod tests {
     fn an_interruption_ends_what_runs() {
         let runner = runner();
         runner.stop.store(true, Ordering::Relaxed);
-        assert_eq!(
-            runner.load(&words(&["sleep", "100"]), START).unwrap_err(),
-            "interrupted"
-        );
+        assert_eq!(runner.load(&words(&["sleep", "100"]), START).unwrap_err(), "interrupted");
     }
 }

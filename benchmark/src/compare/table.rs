@@ -26,19 +26,13 @@ pub struct Runs {
 
 impl Runs {
     fn values(&self, key: &Key) -> Vec<f64> {
-        self.reports
-            .iter()
-            .flatten()
-            .filter_map(|report| key.of(report))
-            .collect()
+        self.reports.iter().flatten().filter_map(|report| key.of(report)).collect()
     }
 
     /// Per-round ratios of one number to that of another server.
     fn ratios(&self, to: &Self, key: &Key) -> Vec<f64> {
         let pairs = self.reports.iter().zip(&to.reports);
-        pairs
-            .filter_map(|(a, b)| Some(key.of(a.as_ref()?)? / key.of(b.as_ref()?)?))
-            .collect()
+        pairs.filter_map(|(a, b)| Some(key.of(a.as_ref()?)? / key.of(b.as_ref()?)?)).collect()
     }
 }
 
@@ -48,10 +42,7 @@ struct Key(&'static [&'static str]);
 
 impl Key {
     fn of(&self, report: &Value) -> Option<f64> {
-        self.0
-            .iter()
-            .try_fold(report, |value, key| value.get(key))?
-            .as_f64()
+        self.0.iter().try_fold(report, |value, key| value.get(key))?.as_f64()
     }
 }
 
@@ -93,12 +84,7 @@ pub fn text(workload: &Workload, baseline: &str, runs: &[Runs]) -> String {
         "server".to_owned(),
         format!("{unit} (min–max)"),
         ratio_title,
-        if workload.mode == Mode::Idle {
-            "opened/s"
-        } else {
-            "per second"
-        }
-        .to_owned(),
+        if workload.mode == Mode::Idle { "opened/s" } else { "per second" }.to_owned(),
         "p50/p99 µs".to_owned(),
         "runs".to_owned(),
     ]];
@@ -126,19 +112,13 @@ pub fn text(workload: &Workload, baseline: &str, runs: &[Runs]) -> String {
         rows.push([
             run.name.clone(),
             format!("{} ({}–{})", nanos(median), nanos(low), nanos(high)),
-            ratio.map_or("–".into(), |(mid, low, high)| {
-                format!("{mid:.2} ({low:.2}–{high:.2})")
-            }),
+            ratio.map_or("–".into(), |(mid, low, high)| format!("{mid:.2} ({low:.2}–{high:.2})")),
             rate,
             latency,
             run.values(key).len().to_string(),
         ]);
-        let held_back = run
-            .reports
-            .iter()
-            .flatten()
-            .filter(|r| r["generator_was_bottleneck"] == true)
-            .count();
+        let held_back =
+            run.reports.iter().flatten().filter(|r| r["generator_was_bottleneck"] == true).count();
         if held_back > 0 {
             let _ = writeln!(
                 notes,
@@ -157,14 +137,8 @@ pub fn text(workload: &Workload, baseline: &str, runs: &[Runs]) -> String {
 }
 
 fn columns(rows: &[[String; 6]]) -> String {
-    let width: Vec<usize> = (0..6)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+    let width: Vec<usize> =
+        (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
         let mut line = format!("  {:<w$}", row[0], w = width[0]);

@@ -17,12 +17,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, by the names used on the command line.
-    pub const NAMES: [(&str, Self); 4] = [
-        ("raw", Self::Raw),
-        ("length", Self::Length),
-        ("ws", Self::Ws),
-        ("broadcast", Self::Broadcast),
-    ];
+    pub const NAMES: [(&str, Self); 4] =
+        [("raw", Self::Raw), ("length", Self::Length), ("ws", Self::Ws), ("broadcast", Self::Broadcast)];
 }
 
 /// One workload.
@@ -43,25 +39,11 @@ pub struct Workload {
 }
 
 const fn echo(name: &'static str, kind: Kind, clients: u32, in_flight: u32, size: u32) -> Workload {
-    Workload {
-        name,
-        kind,
-        mode: Mode::Echo,
-        clients,
-        in_flight,
-        size,
-    }
+    Workload { name, kind, mode: Mode::Echo, clients, in_flight, size }
 }
 
 const fn other(name: &'static str, kind: Kind, mode: Mode, clients: u32, in_flight: u32) -> Workload {
-    Workload {
-        name,
-        kind,
-        mode,
-        clients,
-        in_flight,
-        size: 32,
-    }
+    Workload { name, kind, mode, clients, in_flight, size: 32 }
 }
 
 /// All workloads, in the order they run.
@@ -92,14 +74,11 @@ impl Workload {
 
     /// The load generator for it, and its flags.
     pub fn client(&self) -> (&'static str, Vec<String>) {
-        let mut flags: Vec<String> = [
-            ("--clients", self.clients),
-            ("--messages", self.in_flight),
-            ("--size", self.size),
-        ]
-        .iter()
-        .flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()])
-        .collect();
+        let mut flags: Vec<String> =
+            [("--clients", self.clients), ("--messages", self.in_flight), ("--size", self.size)]
+                .iter()
+                .flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()])
+                .collect();
         flags.extend(match self.mode {
             Mode::Echo => None,
             Mode::Broadcast => Some("--broadcast".to_owned()),
@@ -135,15 +114,9 @@ mod tests {
     fn flags_of_the_generator() {
         let (program, flags) = Workload::named("len-m1000").unwrap().client();
         assert_eq!(program, "tcp-echo-client");
-        assert_eq!(
-            flags.join(" "),
-            "--clients 100 --messages 1000 --size 32 --framer length"
-        );
+        assert_eq!(flags.join(" "), "--clients 100 --messages 1000 --size 32 --framer length");
         let (program, flags) = Workload::named("bc-m16").unwrap().client();
         assert_eq!(program, "ws-echo-client");
-        assert_eq!(
-            flags.join(" "),
-            "--clients 1000 --messages 16 --size 32 --broadcast"
-        );
+        assert_eq!(flags.join(" "), "--clients 1000 --messages 16 --size 32 --broadcast");
     }
 }

@@ -76,8 +76,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     progress.finish();
     let hanging = run.attempts.iter().flatten().count();
     if hanging > 0 {
-        run.outcome
-            .fail(|| format!("{hanging} connections never got through"));
+        run.outcome.fail(|| format!("{hanging} connections never got through"));
     }
     if run.outcome.messages == 0 {
         run.outcome.fail(|| "no connection in the measured time".into());
@@ -89,15 +88,8 @@ impl Connects<'_> {
     fn start(&mut self, index: usize) {
         let attempt = TcpStream::connect(self.plan.target).and_then(|mut stream| {
             let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll
-                .registry()
-                .register(&mut stream, Token(index), interest)?;
-            Ok(Attempt {
-                stream,
-                since: Instant::now(),
-                sent: 0,
-                answer: Vec::new(),
-            })
+            self.poll.registry().register(&mut stream, Token(index), interest)?;
+            Ok(Attempt { stream, since: Instant::now(), sent: 0, answer: Vec::new() })
         });
         match attempt {
             Ok(attempt) => self.attempts[index] = Some(attempt),
@@ -149,9 +141,7 @@ impl Connects<'_> {
 
     fn give_up_hanging(&mut self, now: Instant, again: bool) {
         for index in 0..self.attempts.len() {
-            let hangs = self.attempts[index]
-                .as_ref()
-                .is_some_and(|a| now - a.since > CONNECT);
+            let hangs = self.attempts[index].as_ref().is_some_and(|a| now - a.since > CONNECT);
             if hangs {
                 self.fail(index, "connection timed out");
             }

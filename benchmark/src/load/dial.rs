@@ -45,10 +45,7 @@ pub(crate) fn check_answer(answer: &[u8]) -> Result<Option<usize>, String> {
     if head.code != Some(101) {
         return Err(format!("upgrade refused with status {}", head.code.unwrap_or(0)));
     }
-    let accept = head
-        .headers
-        .iter()
-        .find(|h| h.name.eq_ignore_ascii_case("sec-websocket-accept"));
+    let accept = head.headers.iter().find(|h| h.name.eq_ignore_ascii_case("sec-websocket-accept"));
     if accept.map(|h| h.value) != Some(ACCEPT.as_bytes()) {
         return Err("upgrade answered with a wrong Sec-WebSocket-Accept".into());
     }
@@ -62,9 +59,7 @@ pub(crate) fn dial(target: SocketAddr, wire: Wire, index: usize) -> Result<mio::
     if matches!(wire, Wire::WebSocket { .. }) {
         upgrade(&mut stream, target, deadline)?;
     }
-    stream
-        .set_nonblocking(true)
-        .map_err(|e| format!("cannot prepare a socket: {e}"))?;
+    stream.set_nonblocking(true).map_err(|e| format!("cannot prepare a socket: {e}"))?;
     Ok(mio::net::TcpStream::from_std(stream))
 }
 
@@ -92,9 +87,7 @@ fn upgrade(stream: &mut TcpStream, target: SocketAddr, deadline: Instant) -> Res
     let mut answer = Vec::new();
     let mut chunk = [0; 1024];
     loop {
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         stream.set_read_timeout(Some(left)).map_err(failed)?;
         let read = stream.read(&mut chunk).map_err(failed)?;
         if read == 0 {
@@ -123,21 +116,9 @@ mod tests {
         let good = answer("101 Switching Protocols", ACCEPT);
         assert_eq!(check_answer(&good), Ok(Some(good.len())));
         assert_eq!(check_answer(&good[..good.len() - 1]), Ok(None));
-        assert!(
-            check_answer(&answer("403 Forbidden", ACCEPT))
-                .unwrap_err()
-                .contains("403")
-        );
-        assert!(
-            check_answer(&answer("101 x", "wrong"))
-                .unwrap_err()
-                .contains("Accept")
-        );
-        assert!(
-            check_answer(b"SSH-2.0-OpenSSH\r\n")
-                .unwrap_err()
-                .contains("not HTTP")
-        );
+        assert!(check_answer(&answer("403 Forbidden", ACCEPT)).unwrap_err().contains("403"));
+        assert!(check_answer(&answer("101 x", "wrong")).unwrap_err().contains("Accept"));
+        assert!(check_answer(b"SSH-2.0-OpenSSH\r\n").unwrap_err().contains("not HTTP"));
     }
 
     #[test]

@@ -42,11 +42,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
 }
 
 pub(crate) fn bar(plan: &Plan) -> Progress {
-    if plan.progress {
-        Progress::over(plan.warmup + plan.measure)
-    } else {
-        Progress::hidden()
-    }
+    if plan.progress { Progress::over(plan.warmup + plan.measure) } else { Progress::hidden() }
 }
 
 /// All connections and what they share.
@@ -167,11 +163,7 @@ impl Run {
         let Some(peer) = &mut self.peers[index] else {
             return 0;
         };
-        let now = if self.in_flight == 1 {
-            Some(Instant::now())
-        } else {
-            None
-        };
+        let now = if self.in_flight == 1 { Some(Instant::now()) } else { None };
         let mut publish = 0;
         loop {
             let before = peer.replies;
@@ -224,10 +216,7 @@ struct Deliveries {
 
 impl Deliveries {
     fn new(clients: usize, in_flight: usize) -> Self {
-        Self {
-            clients,
-            missing: vec![clients; in_flight],
-        }
+        Self { clients, missing: vec![clients; in_flight] }
     }
 
     /// One client, which had `before` messages, got `more`. Gives how many messages now have reached everyone.

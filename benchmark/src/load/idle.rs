@@ -7,10 +7,7 @@ use crate::load::outcome::{Idle, Meter, Outcome};
 use crate::load::{DRAIN, Plan};
 
 pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
-    let plan = Plan {
-        in_flight: 1,
-        ..plan.clone()
-    };
+    let plan = Plan { in_flight: 1, ..plan.clone() };
     let mut run = Run::new(&plan)?;
     let mut meter = Meter::new(plan.server_pid);
     let progress = bar(&plan);
@@ -33,11 +30,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
         progress.at(plan.warmup + begin.elapsed(), "idle");
     })?;
     if let (Some(before), Some(held)) = (before, meter.server_memory()) {
-        run.outcome.idle = Some(Idle {
-            connections: plan.clients,
-            before,
-            held,
-        });
+        run.outcome.idle = Some(Idle { connections: plan.clients, before, held });
     }
     progress.finish();
     Ok(run.outcome)

@@ -105,11 +105,7 @@ struct Reading {
 
 impl Meter {
     pub(crate) fn new(server_pid: Option<u32>) -> Self {
-        Self {
-            own: Process::this(),
-            server: server_pid.map(Process::with_id),
-            start: None,
-        }
+        Self { own: Process::this(), server: server_pid.map(Process::with_id), start: None }
     }
 
     pub(crate) fn server_memory(&self) -> Option<u64> {
@@ -182,14 +178,6 @@ mod tests {
     #[test]
     fn cpu_per_message() {
         assert_eq!(outcome(1, Some(1)).server_cpu_per_message(), Some(100_000.0));
-        assert_eq!(
-            Idle {
-                connections: 10,
-                before: 1000,
-                held: 3000
-            }
-            .each(),
-            200.0
-        );
+        assert_eq!(Idle { connections: 10, before: 1000, held: 3000 }.each(), 200.0);
     }
 }

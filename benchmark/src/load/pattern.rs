@@ -31,20 +31,12 @@ impl Pattern {
             encode(&payload(number, size), &mut bytes);
         }
         let period = bytes.len();
-        assert_eq!(
-            period % count,
-            0,
-            "messages of one size are encoded to one length"
-        );
+        assert_eq!(period % count, 0, "messages of one size are encoded to one length");
         bytes.reserve_exact(stretch);
         for at in 0..stretch {
             bytes.push(bytes[at]);
         }
-        Self {
-            bytes,
-            period,
-            message: period / count,
-        }
+        Self { bytes, period, message: period / count }
     }
 
     /// Bytes of one encoded message.
@@ -55,11 +47,7 @@ impl Pattern {
     /// Where the stream is `by` bytes after `at`.
     pub fn advance(&self, at: usize, by: usize) -> usize {
         let next = at + by;
-        if next < self.period {
-            next
-        } else {
-            next % self.period
-        }
+        if next < self.period { next } else { next % self.period }
     }
 
     /// Up to `most` bytes of the stream from `at` on; at least one if `most` is.
@@ -90,9 +78,7 @@ fn payload(number: usize, size: usize) -> Vec<u8> {
     let mut state = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (0..size)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             b'!' + u8::try_from((state >> 33) % 94).unwrap_or(0)
         })
         .collect()

@@ -120,10 +120,7 @@ impl Peer {
                 // RFC 6455 §5.5: 8 to 15 are control frames, which may come between any two others.
                 if !streams.web_socket || self.partial > 0 || wrong & 0x88 != 0x88 {
                     let at = self.replies + replies as u64;
-                    return Err(format!(
-                        "reply {at} differs from what was sent at byte {}",
-                        self.partial
-                    ));
+                    return Err(format!("reply {at} differs from what was sent at byte {}", self.partial));
                 }
                 self.control.push(wrong);
                 received = &received[1..];
@@ -135,10 +132,7 @@ impl Peer {
 
     /// Takes bytes of a control frame and, if that is whole, acts on it; gives the bytes after it.
     fn receive_control<'a>(&mut self, received: &'a [u8]) -> Result<&'a [u8], String> {
-        let missing = self
-            .control
-            .get(1)
-            .map_or(1, |len| 2 + usize::from(len & 0x7f) - self.control.len());
+        let missing = self.control.get(1).map_or(1, |len| 2 + usize::from(len & 0x7f) - self.control.len());
         let (head, rest) = received.split_at(missing.min(received.len()));
         self.control.extend_from_slice(head);
         match (self.control[0] & 0x0f, self.control.get(1)) {
@@ -201,10 +195,7 @@ mod tests {
         let bytes = expected(&streams, 1200);
         for chunk in [1, 2, 7, 9, 10, 1000, bytes.len()] {
             let (mut peer, _far) = peer();
-            let total: usize = bytes
-                .chunks(chunk)
-                .map(|c| peer.receive(&streams, c).unwrap())
-                .sum();
+            let total: usize = bytes.chunks(chunk).map(|c| peer.receive(&streams, c).unwrap()).sum();
             assert_eq!((total, peer.replies, peer.partial), (1200, 1200, 0));
         }
     }
@@ -225,10 +216,7 @@ mod tests {
         let bytes = [&reply[..34], b"\x89\x02hi", &reply[34..], b"\x8a\x00"].concat();
         for chunk in [1, 3, bytes.len()] {
             let (mut peer, mut far) = peer();
-            let total: usize = bytes
-                .chunks(chunk)
-                .map(|c| peer.receive(&streams, c).unwrap())
-                .sum();
+            let total: usize = bytes.chunks(chunk).map(|c| peer.receive(&streams, c).unwrap()).sum();
             assert_eq!(total, 2);
             peer.write(&streams).unwrap();
             let mut pong = [0; 8];
@@ -238,12 +226,6 @@ mod tests {
         let error = peer().0.receive(&streams, b"\x88\x02\x03\xe8").unwrap_err();
         assert_eq!(error, "server sent a close frame");
         let inside = [&reply[..20], b"\x89\x00"].concat();
-        assert!(
-            peer()
-                .0
-                .receive(&streams, &inside)
-                .unwrap_err()
-                .contains("reply 0 differs")
-        );
+        assert!(peer().0.receive(&streams, &inside).unwrap_err().contains("reply 0 differs"));
     }
 }

@@ -54,12 +54,7 @@ impl Wire {
 pub fn masked_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     head(first, payload.len(), 0x80, out);
     out.extend_from_slice(&MASK);
-    out.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 fn opcode(text: bool) -> u8 {
@@ -104,10 +99,7 @@ mod tests {
     fn rfc6455_5_7_masked_hello() {
         let mut out = Vec::new();
         masked_frame(0x81, b"Hello", &mut out);
-        assert_eq!(
-            out,
-            [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]
-        );
+        assert_eq!(out, [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
     }
 
     #[test]
@@ -125,10 +117,7 @@ mod tests {
     fn a_batch_in_flight_is_one_slice() {
         let ws = Wire::WebSocket { text: false };
         for in_flight in [1, 16, 1000] {
-            assert_eq!(
-                ws.sent(32, in_flight).slice(5000, 38 * in_flight).len(),
-                38 * in_flight
-            );
+            assert_eq!(ws.sent(32, in_flight).slice(5000, 38 * in_flight).len(), 38 * in_flight);
         }
     }
 }

@@ -29,9 +29,7 @@ impl ClientHandle {
     /// # Panics
     /// Never: a handle exists only once there has been a connection.
     pub fn session(&self) -> Session {
-        self.shared
-            .session()
-            .expect("a handle is made when the first session is there")
+        self.shared.session().expect("a handle is made when the first session is there")
     }
 
     /// Sends one message over the connection of the moment; see [`Session::send`].

@@ -48,10 +48,7 @@ pub struct ReconnectOptions {
 
 impl Default for ReconnectOptions {
     fn default() -> Self {
-        Self {
-            delay: Duration::from_secs(2),
-            max_attempts: None,
-        }
+        Self { delay: Duration::from_secs(2), max_attempts: None }
     }
 }
 
@@ -85,15 +82,8 @@ impl ClientOptions {
         if self.connect_timeout.is_zero() {
             return Err(ConfigError::new("connect_timeout", "must be longer than zero"));
         }
-        if self
-            .reconnect
-            .as_ref()
-            .is_some_and(|reconnect| reconnect.max_attempts == Some(0))
-        {
-            return Err(ConfigError::new(
-                "max_attempts",
-                "must be at least 1; None removes the limit",
-            ));
+        if self.reconnect.as_ref().is_some_and(|reconnect| reconnect.max_attempts == Some(0)) {
+            return Err(ConfigError::new("max_attempts", "must be at least 1; None removes the limit"));
         }
         self.socket.validate()?;
         self.session.validate()

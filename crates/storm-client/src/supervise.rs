@@ -56,10 +56,7 @@ impl Shared {
             hub,
             options,
             on_reconnecting,
-            current: Mutex::new(Current {
-                session: None,
-                ended: false,
-            }),
+            current: Mutex::new(Current { session: None, ended: false }),
             disconnecting: watch::channel(false).0,
         }
     }

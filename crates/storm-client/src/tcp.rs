@@ -82,22 +82,8 @@ impl<E, F> TcpClient<E, F> {
     where
         G: MessageFramer + Clone + Sync,
     {
-        let Self {
-            addr,
-            options,
-            middleware,
-            on_reconnecting,
-            events,
-            ..
-        } = self;
-        TcpClient {
-            addr,
-            options,
-            middleware,
-            on_reconnecting,
-            framer,
-            events,
-        }
+        let Self { addr, options, middleware, on_reconnecting, events, .. } = self;
+        TcpClient { addr, options, middleware, on_reconnecting, framer, events }
     }
 
     /// Adds a middleware; hooks run in the order of registration, before the handlers.
@@ -107,22 +93,8 @@ impl<E, F> TcpClient<E, F> {
     }
 
     fn and<N>(self, next: N) -> TcpClient<Chain<E, N>, F> {
-        let Self {
-            addr,
-            options,
-            middleware,
-            on_reconnecting,
-            framer,
-            events,
-        } = self;
-        TcpClient {
-            addr,
-            options,
-            middleware,
-            on_reconnecting,
-            framer,
-            events: Chain(events, next),
-        }
+        let Self { addr, options, middleware, on_reconnecting, framer, events } = self;
+        TcpClient { addr, options, middleware, on_reconnecting, framer, events: Chain(events, next) }
     }
 
     /// Adds a handler with state, instead of or besides closures.
@@ -173,8 +145,7 @@ impl<E, F> TcpClient<E, F> {
         H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_reconnecting
-            .push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
         self
     }
 }
@@ -192,14 +163,7 @@ where
     /// # Errors
     /// The options do not go together, or the first attempt failed; it is not repeated.
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
-        let Self {
-            addr,
-            options,
-            middleware,
-            on_reconnecting,
-            framer,
-            events,
-        } = self;
+        let Self { addr, options, middleware, on_reconnecting, framer, events } = self;
         options.validate()?;
         let hub = Hub::new(options.session.clone(), middleware)?;
         let shared = Arc::new(Shared::new(hub, options, on_reconnecting));
@@ -239,18 +203,8 @@ where
 
     async fn open(&self, shared: &Shared) -> Result<Self::Ready, ConnectError> {
         let (stream, remote) = connect(&self.addr, &shared.options.socket).await?;
-        let driver = Driver::register(
-            &shared.hub,
-            Role::Client,
-            remote,
-            FramedEncode(self.framer.clone()),
-        );
-        Ok(Connection::new(
-            stream,
-            Framed(self.framer.clone()),
-            driver,
-            BytesMut::new(),
-        ))
+        let driver = Driver::register(&shared.hub, Role::Client, remote, FramedEncode(self.framer.clone()));
+        Ok(Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()))
     }
 
     fn session(ready: &Self::Ready) -> Session {

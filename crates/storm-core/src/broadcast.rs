@@ -61,11 +61,7 @@ impl Audience<'_> {
 
 impl<'a> Broadcast<'a> {
     pub(crate) const fn new(audience: Audience<'a>, message: Message) -> Self {
-        Self {
-            audience,
-            message,
-            except: None,
-        }
+        Self { audience, message, except: None }
     }
 
     /// Leaves out one session, usually the one the message came from.
@@ -123,13 +119,7 @@ impl Broadcasting<'_> {
     fn try_everyone(&mut self) {
         let mut middleware = None;
         let mut members = Vec::new();
-        let Self {
-            broadcast,
-            frames,
-            report,
-            full,
-            ..
-        } = self;
+        let Self { broadcast, frames, report, full, .. } = self;
         broadcast.audience.visit(|session| {
             if Some(session.id()) == broadcast.except {
                 return;
@@ -142,11 +132,7 @@ impl Broadcasting<'_> {
             }
             let payload = Payload::Shared(&broadcast.message, frames);
             if !report.count(session.admit(payload, None)) {
-                full.push(FullMember {
-                    session: session.clone(),
-                    ticket: None,
-                    own: None,
-                });
+                full.push(FullMember { session: session.clone(), ticket: None, own: None });
             }
         });
         if let Some(chain) = middleware {
@@ -168,30 +154,20 @@ impl Broadcasting<'_> {
                 }
             };
             if !self.report.count(session.admit(Payload::Own(&mut own), None)) {
-                self.full.push(FullMember {
-                    session,
-                    ticket: None,
-                    own,
-                });
+                self.full.push(FullMember { session, ticket: None, own });
             }
         }
     }
 
     /// Tries those without room again; keeps the ones to wait for.
     fn try_full(&mut self, cx: &Context<'_>) {
-        let Self {
-            broadcast,
-            frames,
-            report,
-            full,
-            stage,
-        } = self;
+        let Self { broadcast, frames, report, full, stage } = self;
         full.retain_mut(|member| {
             let payload = match &mut member.own {
                 None => Payload::Shared(&broadcast.message, frames),
                 own => Payload::Own(own),
             };
-            let mut outbox = member.session.0.outbox.lock();
+            let mut outbox = member.session.outbox();
             let admission = outbox.admit(payload, member.ticket);
             if let Ok(Admission::Full) = admission {
                 let policy = member.session.server().options().slow_consumer_policy;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use crate::outbox::{Encode, Phase, SendQueue};
+use parking_lot::MutexGuard;
+
+use crate::cork;
+use crate::outbox::{Encode, Outbox, Phase, SendQueue};
 use crate::{ConnectionState, DisconnectReason, Hub, Role, Session};
 
 /// What the session's users want of the connection task.
@@ -21,12 +24,15 @@ pub enum Wish {
 
 /// The one owner of a session's outgoing bytes and counters.
 ///
-/// Rules of use: [`sync`](Self::sync) before sleeping and after each write; [`park`](Self::park) right before sleeping,
-/// [`unpark`](Self::unpark) when there is work again; [`transport_gone`](Self::transport_gone) when the transport is
+/// Rules of use: [`begin_batch`](Self::begin_batch) before handlers run; [`sync`](Self::sync) to get what is to be
+/// written; [`park`](Self::park) right before sleeping; [`transport_gone`](Self::transport_gone) when the transport is
 /// gone. Dropping the driver does that, too, and takes the session out of its hub: no session outlives its task.
-#[derive(Debug)]
 pub struct Driver {
     session: Session,
+    /// The encoder of this task's own batches ([`crate::cork`]); `None` while one is under way, or if there can be none.
+    twin: Option<Box<dyn Encode>>,
+    /// A batch has begun.
+    in_batch: bool,
 }
 
 impl Driver {
@@ -37,10 +43,11 @@ impl Driver {
         remote_addr: Option<SocketAddr>,
         encoder: impl Encode,
     ) -> Self {
+        let twin = encoder.twin();
         let session = Session::new(hub.clone(), role, remote_addr, encoder);
         session.0.state.advance(ConnectionState::Connected);
         hub.enter(&session);
-        Self { session }
+        Self { session, twin, in_batch: false }
     }
 
     /// The session.
@@ -48,24 +55,56 @@ impl Driver {
         &self.session
     }
 
+    /// Handlers are about to run: what they send to this session need not wake the task, and as long as nobody else sends
+    /// to it, it needs no lock. Ends with the next `sync` or `park`; called again before that it does nothing.
+    pub fn begin_batch(&mut self) {
+        if self.in_batch {
+            return;
+        }
+        self.in_batch = true;
+        let inner = &self.session.0;
+        let mut outbox = inner.outbox.lock();
+        let budget = outbox.begin_batch(self.twin.is_some());
+        if budget == 0 {
+            return;
+        }
+        let Some(twin) = self.twin.take() else { return };
+        match cork::begin(inner.id, twin, budget) {
+            Ok(()) => inner.uncork.store(false, Ordering::Relaxed),
+            Err(twin) => {
+                self.twin = Some(twin);
+                outbox.begin_batch(false);
+            }
+        }
+    }
+
+    /// Locks the outbox for the task itself: its batch, if there is one, ends.
+    fn outbox(&mut self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
+        let inner = &self.session.0;
+        let mut outbox = inner.outbox.lock();
+        if std::mem::take(&mut self.in_batch)
+            && let Some((twin, corked)) = cork::end(inner.id)
+        {
+            self.twin = Some(twin);
+            inner.uncork.store(true, Ordering::Relaxed);
+            outbox.end_batch(corked);
+        }
+        outbox
+    }
+
     /// Accounts `written` bytes, hands out what is queued if `writing` is empty, and tells what users want.
-    pub fn sync(&self, writing: &mut SendQueue, written: usize) -> Wish {
-        let mut outbox = self.session.0.outbox.lock();
+    pub fn sync(&mut self, writing: &mut SendQueue, written: usize) -> Wish {
+        let mut outbox = self.outbox();
         outbox.sync(writing, written);
         wish(outbox.phase)
     }
 
     /// As [`sync`](Self::sync); if nothing came out, the next message wakes `task`. A wish wakes it in any case.
-    pub fn park(&self, writing: &mut SendQueue, written: usize, task: &Waker) -> Wish {
-        let mut outbox = self.session.0.outbox.lock();
+    pub fn park(&mut self, writing: &mut SendQueue, written: usize, task: &Waker) -> Wish {
+        let mut outbox = self.outbox();
         outbox.sync(writing, written);
         outbox.park(task, writing.is_empty());
         wish(outbox.phase)
-    }
-
-    /// The task is at work: messages queued now need not wake it.
-    pub fn unpark(&self) {
-        self.session.0.outbox.lock().unpark();
     }
 
     /// Counts what a batch brought.
@@ -79,11 +118,17 @@ impl Driver {
     }
 
     /// The transport is gone, for `reason` unless another was there first: sends fail, closers are woken.
-    pub fn transport_gone(&self, reason: DisconnectReason) -> DisconnectReason {
+    pub fn transport_gone(&mut self, reason: DisconnectReason) -> DisconnectReason {
         self.session.0.reason.set(reason);
         self.session.0.state.advance(ConnectionState::Closed);
-        self.session.0.outbox.lock().finish();
+        self.outbox().finish();
         self.session.disconnect_reason().unwrap_or(reason)
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("session", &self.session).finish_non_exhaustive()
     }
 }
 

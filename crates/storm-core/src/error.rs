@@ -86,10 +86,7 @@ pub enum ErrorKind {
 impl Error {
     /// An error of `kind`, caused by `source`.
     pub fn new(kind: ErrorKind, source: impl Into<BoxError>) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            source: source.into(),
-        }))
+        Self(Arc::new(Inner { kind, source: source.into() }))
     }
 
     /// Where it comes from.

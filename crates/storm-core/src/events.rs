@@ -9,7 +9,25 @@ use crate::error::BoxError;
 use crate::{BroadcastReport, DisconnectReason, Error, SendOutcome, Session};
 
 /// What the handlers of one event came to: nothing, or the errors of those that failed.
-pub type HandlerOutcome = Result<(), Vec<BoxError>>;
+pub type HandlerOutcome = Result<(), Failures>;
+
+/// The errors of handlers, at least one. One word, so that the usual `Ok` travels in a register.
+#[derive(Debug)]
+#[expect(clippy::box_collection, reason = "one word instead of three")]
+pub struct Failures(Box<Vec<BoxError>>);
+
+impl Failures {
+    /// The errors, in the order of the handlers.
+    pub fn into_errors(self) -> Vec<BoxError> {
+        *self.0
+    }
+}
+
+impl From<BoxError> for Failures {
+    fn from(error: BoxError) -> Self {
+        Self(Box::new(vec![error]))
+    }
+}
 
 /// What a handler may return: nothing, or a `Result` whose error reaches `on_error`.
 pub trait IntoHandlerOutcome {
@@ -37,7 +55,7 @@ impl IntoHandlerOutcome for BroadcastReport {
 
 impl<T, E: Into<BoxError>> IntoHandlerOutcome for Result<T, E> {
     fn into_outcome(self) -> HandlerOutcome {
-        self.map(drop).map_err(|error| vec![error.into()])
+        self.map(drop).map_err(|error| Failures::from(error.into()))
     }
 }
 
@@ -93,7 +111,7 @@ fn both(first: HandlerOutcome, second: HandlerOutcome) -> HandlerOutcome {
     match (first, second) {
         (Ok(()), outcome) | (outcome, Ok(())) => outcome,
         (Err(mut first), Err(second)) => {
-            first.extend(second);
+            first.0.extend(*second.0);
             Err(first)
         }
     }
@@ -124,10 +142,7 @@ where
     }
 
     async fn disconnected(&self, session: &S, reason: DisconnectReason) -> HandlerOutcome {
-        both(
-            self.0.disconnected(session, reason).await,
-            self.1.disconnected(session, reason).await,
-        )
+        both(self.0.disconnected(session, reason).await, self.1.disconnected(session, reason).await)
     }
 
     async fn error(&self, session: Option<&S>, error: &Error) {
@@ -286,7 +301,7 @@ pub trait TcpHandler: Send + Sync + 'static {
 }
 
 fn outcome(result: Result<(), BoxError>) -> HandlerOutcome {
-    result.map_err(|error| vec![error])
+    result.map_err(Failures::from)
 }
 
 impl<H: TcpHandler> Events<Session, bytes::Bytes> for Adapter<H> {

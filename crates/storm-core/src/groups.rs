@@ -33,10 +33,7 @@ impl Groups {
                 Some((name, _)) => name.clone(),
                 None => group.as_ref().into(),
             };
-            by_name
-                .entry(name.clone())
-                .or_default()
-                .insert(session.id(), session.clone());
+            by_name.entry(name.clone()).or_default().insert(session.id(), session.clone());
             extras.groups.insert(name)
         })
     }

@@ -13,12 +13,10 @@ use crate::error::PanicMessage;
 /// handlers' state is their owner's concern.
 pub async fn catch_unwind_of<F: Future>(future: F) -> Result<F::Output, PanicMessage> {
     let mut future = pin!(future);
-    poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(payload) => Poll::Ready(Err(PanicMessage::from_payload(payload.as_ref()))),
-        },
-    )
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(payload) => Poll::Ready(Err(PanicMessage::from_payload(payload.as_ref()))),
+    })
     .await
 }

@@ -23,10 +23,7 @@ pub struct SessionKey<T> {
 impl<T> SessionKey<T> {
     /// A key called `name`. Keys are equal if their names are: two types under one name overwrite each other.
     pub const fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            value: PhantomData,
-        }
+        Self { name, value: PhantomData }
     }
 
     /// The name.
@@ -52,15 +49,12 @@ pub struct Items<'a> {
 impl Items<'_> {
     /// A copy of the value, `None` if there is none of this name and type.
     pub fn get<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
-        self.session
-            .with_extras(|extras| extras.items.get(key.name)?.downcast_ref::<T>().cloned())
+        self.session.with_extras(|extras| extras.items.get(key.name)?.downcast_ref::<T>().cloned())
     }
 
     /// Stores `value`; returns the one it replaces, if it was of the same type.
     pub fn set<T: Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) -> Option<T> {
-        let replaced = self
-            .session
-            .with_extras(|extras| extras.items.insert(key.name, Box::new(value)));
+        let replaced = self.session.with_extras(|extras| extras.items.insert(key.name, Box::new(value)));
         // Outside of the lock: a value of another type is dropped here, and its `Drop` is the user's code.
         replaced.and_then(|old| old.downcast::<T>().ok()).map(|old| *old)
     }
@@ -69,21 +63,14 @@ impl Items<'_> {
     pub fn remove<T: Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
         let removed = self.session.with_extras(|extras| {
             let is_of_type = extras.items.get(key.name).is_some_and(|value| value.is::<T>());
-            if is_of_type {
-                extras.items.remove(key.name)
-            } else {
-                None
-            }
+            if is_of_type { extras.items.remove(key.name) } else { None }
         });
-        removed
-            .and_then(|value| value.downcast::<T>().ok())
-            .map(|value| *value)
+        removed.and_then(|value| value.downcast::<T>().ok()).map(|value| *value)
     }
 
     /// The names that have a value, in no particular order.
     pub fn names(&self) -> Vec<&'static str> {
-        self.session
-            .with_extras(|extras| extras.items.keys().copied().collect())
+        self.session.with_extras(|extras| extras.items.keys().copied().collect())
     }
 
     /// How many values there are.

@@ -24,6 +24,7 @@
 
 pub mod broadcast;
 pub mod buffer_pool;
+mod cork;
 pub mod driver;
 pub mod error;
 pub mod events;

@@ -69,10 +69,7 @@ impl SessionOptions {
             ));
         }
         if self.idle_timeout == Some(Duration::ZERO) {
-            return Err(ConfigError::new(
-                "idle_timeout",
-                "must be longer than zero; None turns it off",
-            ));
+            return Err(ConfigError::new("idle_timeout", "must be longer than zero; None turns it off"));
         }
         Ok(())
     }
@@ -92,9 +89,7 @@ mod tests {
         type Change = fn(&mut SessionOptions);
         let changes: [(&str, Change); 4] = [
             ("max_pending_send_bytes", |o| o.max_pending_send_bytes = Some(0)),
-            ("max_pending_receive_bytes", |o| {
-                o.max_pending_receive_bytes = Some(0)
-            }),
+            ("max_pending_receive_bytes", |o| o.max_pending_receive_bytes = Some(0)),
             ("close_deadline", |o| o.close_deadline = Duration::ZERO),
             ("idle_timeout", |o| o.idle_timeout = Some(Duration::ZERO)),
         ];

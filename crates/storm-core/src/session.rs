@@ -9,14 +9,15 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
+use crate::cork;
 use crate::error::SendError;
 use crate::items::{ItemMap, Items, SessionKey};
 use crate::outbox::{Admission, Control, Encode, Outbox, Payload, Phase, Ticket};
@@ -76,6 +77,9 @@ pub(crate) struct Inner<E: ?Sized> {
     pub(crate) bytes_received: AtomicU64,
     pub(crate) messages_received: AtomicU64,
     extras: Mutex<Option<Box<Extras>>>,
+    /// Someone else has been at the outbox since the connection task's batch began. Written under the outbox's lock,
+    /// except that the batch's own thread may look without.
+    pub(crate) uncork: AtomicBool,
     pub(crate) outbox: Mutex<Outbox<E>>,
 }
 
@@ -107,6 +111,7 @@ impl Session {
             bytes_received: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
             extras: Mutex::new(None),
+            uncork: AtomicBool::new(true),
             outbox: Mutex::new(Outbox::new(encoder, limit)),
         }))
     }
@@ -144,7 +149,7 @@ impl Session {
     /// Counters of this connection, as of now.
     pub fn metrics(&self) -> ConnectionMetrics {
         let (bytes_sent, messages_sent, messages_dropped) = {
-            let outbox = self.0.outbox.lock();
+            let outbox = self.outbox();
             (outbox.bytes_sent, outbox.messages_sent, outbox.messages_dropped)
         };
         ConnectionMetrics {
@@ -159,12 +164,12 @@ impl Session {
 
     /// Whether the outbox has reached its limit and not yet drained to half of it.
     pub fn is_backpressured(&self) -> bool {
-        self.0.outbox.lock().is_backpressured()
+        self.outbox().is_backpressured()
     }
 
     /// Bytes that are queued and that the kernel does not have yet.
     pub fn pending_send_bytes(&self) -> usize {
-        self.0.outbox.lock().pending_bytes()
+        self.outbox().pending_bytes()
     }
 
     /// Sends one message: binary (text if made from text) on WebSocket, framed on TCP.
@@ -178,11 +183,7 @@ impl Session {
     /// # Errors
     /// [`SendError::Closed`] if the session is closing or closed; others if the message cannot be encoded.
     pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
-        Sending {
-            session: self,
-            stage: Stage::Fresh,
-            message: Some(message.into()),
-        }
+        Sending { session: self, stage: Stage::Fresh, message: Some(message.into()) }
     }
 
     /// Sends one text message. A `String` or [`ByteString`] is not copied; for UTF-8 in [`Bytes`], see
@@ -227,7 +228,7 @@ impl Session {
 
     /// [`start_close`](Self::start_close) with a close code and text for protocols that carry them.
     pub fn start_close_with(&self, reason: DisconnectReason, goodbye: Option<(u16, ByteString)>) {
-        let mut outbox = self.0.outbox.lock();
+        let mut outbox = self.outbox();
         if outbox.phase == Phase::Open {
             self.0.reason.set(reason);
             self.0.state.advance(ConnectionState::Closing);
@@ -250,7 +251,7 @@ impl Session {
 
     /// [`abort`](Self::abort) for another reason. A reason that was there before stays.
     pub fn abort_for(&self, reason: DisconnectReason) {
-        let mut outbox = self.0.outbox.lock();
+        let mut outbox = self.outbox();
         if outbox.phase < Phase::Aborting {
             self.0.reason.set(reason);
             self.0.state.advance(ConnectionState::Closing);
@@ -260,7 +261,7 @@ impl Session {
 
     /// Sends a control message, if the protocol has any; not subject to the send policy, but counted as pending.
     pub fn control(&self, control: Control) {
-        self.0.outbox.lock().control(control);
+        self.outbox().control(control);
     }
 
     /// Joins a group, which comes to be if it does not exist. Once the session has ended this does nothing.
@@ -297,17 +298,28 @@ impl Session {
         f(self.0.extras.lock().get_or_insert_default())
     }
 
+    /// The outbox, for anyone but the connection task's own batch, which ends if it is this thread's.
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
+        let corked = cork::drain(self.0.id);
+        let mut outbox = self.0.outbox.lock();
+        self.0.uncork.store(true, Ordering::Relaxed);
+        if let Some(corked) = corked {
+            outbox.end_batch(corked);
+        }
+        outbox
+    }
+
     fn closed_error(&self) -> SendError {
         SendError::Closed(self.disconnect_reason())
     }
 
     /// Queues `payload`, or says why not; never waits. `ticket` is the caller's place in line.
     pub(crate) fn admit(&self, payload: Payload<'_>, ticket: Option<Ticket>) -> Result<Admission, SendError> {
-        self.0.outbox.lock().admit(payload, ticket)
+        self.outbox().admit(payload, ticket)
     }
 
     pub(crate) fn leave_line(&self, ticket: Ticket) {
-        self.0.outbox.lock().leave(ticket);
+        self.outbox().leave(ticket);
     }
 
     /// Applies `policy` to a message that found no room.
@@ -316,7 +328,7 @@ impl Session {
             self.abort_for(DisconnectReason::SlowConsumer);
             return Err(self.closed_error());
         }
-        self.0.outbox.lock().messages_dropped += 1;
+        self.outbox().messages_dropped += 1;
         Ok(SendOutcome::Dropped)
     }
 }
@@ -383,11 +395,23 @@ impl Future for Sending<'_> {
             }
         }
         let ticket = match this.stage {
+            Stage::Fresh => {
+                // In a batch of the session's own handlers no lock is needed.
+                if !this.session.0.uncork.load(Ordering::Relaxed) {
+                    if let Err(error) = cork::put(this.session.0.id, &mut this.message) {
+                        return this.finish(Err(error));
+                    }
+                    if this.message.is_none() {
+                        return this.finish(Ok(SendOutcome::Sent));
+                    }
+                }
+                None
+            }
             Stage::Waiting(ticket) => Some(ticket),
-            Stage::Fresh | Stage::Yielded => None,
+            Stage::Yielded => None,
             Stage::Done => panic!("a send was polled after it had completed"),
         };
-        let mut outbox = this.session.0.outbox.lock();
+        let mut outbox = this.session.outbox();
         match outbox.admit(Payload::Own(&mut this.message), ticket) {
             Ok(Admission::Queued) => {
                 this.stage = Stage::Done;
@@ -451,7 +475,7 @@ impl Future for Closed<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut outbox = self.session.0.outbox.lock();
+        let mut outbox = self.session.outbox();
         if outbox.phase == Phase::Closed {
             return Poll::Ready(());
         }

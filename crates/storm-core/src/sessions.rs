@@ -31,12 +31,7 @@ impl Sessions {
 
     /// Those alive now, in no particular order. A snapshot: no lock is held while you walk it.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Session> + use<> {
-        self.by_id
-            .read()
-            .values()
-            .cloned()
-            .collect::<Vec<_>>()
-            .into_iter()
+        self.by_id.read().values().cloned().collect::<Vec<_>>().into_iter()
     }
 
     /// Sends `message` to all of them; see [`Broadcast`].
@@ -55,9 +50,7 @@ impl Sessions {
     /// All closes begin with the first poll and go on if the future is dropped.
     pub async fn close_all(&self) {
         let all = self.iter();
-        let all: Vec<_> = all
-            .inspect(|session| session.start_close(session.role().closed_by_us()))
-            .collect();
+        let all: Vec<_> = all.inspect(|session| session.start_close(session.role().closed_by_us())).collect();
         for session in all {
             session.closed().await;
         }

@@ -155,16 +155,12 @@ impl ReasonCell {
 
     pub(crate) fn get(&self) -> Option<DisconnectReason> {
         let stored = self.0.load(Ordering::Acquire);
-        DisconnectReason::ALL
-            .into_iter()
-            .find(|reason| *reason as u8 == stored)
+        DisconnectReason::ALL.into_iter().find(|reason| *reason as u8 == stored)
     }
 
     /// Stores `reason` unless there is one already.
     pub(crate) fn set(&self, reason: DisconnectReason) {
-        let _first_wins = self
-            .0
-            .compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
+        let _first_wins = self.0.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 

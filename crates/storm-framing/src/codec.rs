@@ -42,11 +42,7 @@ pub struct CodecFramer<C, F> {
 impl<C> CodecFramer<C, fn(Bytes) -> Result<Bytes, BoxError>> {
     /// A codec that encodes [`Bytes`], such as `LengthDelimitedCodec` and `BytesCodec`.
     pub fn new(codec: C) -> Self {
-        Self {
-            codec,
-            to_item: Ok,
-            scratch: BytesMut::new(),
-        }
+        Self { codec, to_item: Ok, scratch: BytesMut::new() }
     }
 }
 
@@ -56,11 +52,7 @@ impl<C, F> CodecFramer<C, F> {
     where
         F: FnMut(Bytes) -> Result<I, BoxError>,
     {
-        Self {
-            codec,
-            to_item,
-            scratch: BytesMut::new(),
-        }
+        Self { codec, to_item, scratch: BytesMut::new() }
     }
 }
 
@@ -75,17 +67,11 @@ where
     F: FnMut(Bytes) -> Result<I, BoxError> + Send + 'static,
 {
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
-        self.codec
-            .decode(buffer)
-            .map(|item| item.map(Into::into))
-            .map_err(codec_error)
+        self.codec.decode(buffer).map(|item| item.map(Into::into)).map_err(codec_error)
     }
 
     fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
-        self.codec
-            .decode_eof(buffer)
-            .map(|item| item.map(Into::into))
-            .map_err(codec_error)
+        self.codec.decode_eof(buffer).map(|item| item.map(Into::into)).map_err(codec_error)
     }
 
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
@@ -107,24 +93,16 @@ mod tests {
     fn a_length_delimited_codec_serves_both_ways() {
         let mut framer = CodecFramer::new(LengthDelimitedCodec::new());
         let mut wire = BytesMut::new();
-        framer
-            .encode(Bytes::from_static(b"abc"), &mut wire)
-            .expect("valid");
+        framer.encode(Bytes::from_static(b"abc"), &mut wire).expect("valid");
         assert_eq!(&wire[..], b"\0\0\0\x03abc");
-        assert_eq!(
-            framer.decode(&mut wire).expect("valid"),
-            Some(Bytes::from_static(b"abc"))
-        );
+        assert_eq!(framer.decode(&mut wire).expect("valid"), Some(Bytes::from_static(b"abc")));
     }
 
     #[test]
     fn bytes_pass_through_a_bytes_codec() {
         let mut framer = CodecFramer::new(BytesCodec::new());
         let mut buffer = BytesMut::from(&b"xyz"[..]);
-        assert_eq!(
-            framer.decode(&mut buffer).expect("valid"),
-            Some(Bytes::from_static(b"xyz"))
-        );
+        assert_eq!(framer.decode(&mut buffer).expect("valid"), Some(Bytes::from_static(b"xyz")));
     }
 
     #[test]
@@ -132,15 +110,9 @@ mod tests {
         let to_line = |message: Bytes| String::from_utf8(message.into()).map_err(Into::into);
         let mut framer = CodecFramer::with(LinesCodec::new(), to_line);
         let mut buffer = BytesMut::from(&b"a\nb"[..]);
-        assert_eq!(
-            framer.decode(&mut buffer).expect("valid"),
-            Some(Bytes::from_static(b"a"))
-        );
+        assert_eq!(framer.decode(&mut buffer).expect("valid"), Some(Bytes::from_static(b"a")));
         assert_eq!(framer.decode(&mut buffer).expect("valid"), None);
-        assert_eq!(
-            framer.decode_eof(&mut buffer).expect("valid"),
-            Some(Bytes::from_static(b"b"))
-        );
+        assert_eq!(framer.decode_eof(&mut buffer).expect("valid"), Some(Bytes::from_static(b"b")));
     }
 
     #[test]

@@ -32,11 +32,7 @@ impl DelimiterFramer {
     pub fn new(delimiter: impl Into<Bytes>) -> Self {
         let delimiter = delimiter.into();
         assert!(!delimiter.is_empty(), "a delimiter has at least one byte");
-        Self {
-            delimiter,
-            max_message: DEFAULT_MAX_MESSAGE,
-            searched: 0,
-        }
+        Self { delimiter, max_message: DEFAULT_MAX_MESSAGE, searched: 0 }
     }
 
     /// Sets the most bytes a message may have, the delimiter not counted, in either direction.
@@ -54,10 +50,7 @@ impl DelimiterFramer {
 
     fn check(&self, len: usize) -> Result<(), FramingError> {
         if len > self.max_message {
-            return Err(FramingError::TooBig {
-                len: len as u64,
-                limit: self.max_message as u64,
-            });
+            return Err(FramingError::TooBig { len: len as u64, limit: self.max_message as u64 });
         }
         Ok(())
     }
@@ -130,10 +123,7 @@ mod tests {
             assert_eq!(framer.searched, count);
         }
         buffer.extend_from_slice(b"\n");
-        assert_eq!(
-            framer.decode(&mut buffer).expect("valid").map(|m| m.len()),
-            Some(1000)
-        );
+        assert_eq!(framer.decode(&mut buffer).expect("valid").map(|m| m.len()), Some(1000));
     }
 
     #[test]

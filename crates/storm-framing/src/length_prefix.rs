@@ -31,9 +31,7 @@ impl LengthPrefixFramer {
     /// A framer with a maximum of 16 MiB.
     pub const fn new() -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "16 MiB fits")]
-        Self {
-            max_message: DEFAULT_MAX_MESSAGE as u32,
-        }
+        Self { max_message: DEFAULT_MAX_MESSAGE as u32 }
     }
 
     /// Sets the most bytes a message may have, in either direction.
@@ -48,11 +46,7 @@ impl LengthPrefixFramer {
 
     fn check(self, len: u64) -> Result<(), FramingError> {
         let limit = u64::from(self.max_message);
-        if len > limit {
-            Err(FramingError::TooBig { len, limit })
-        } else {
-            Ok(())
-        }
+        if len > limit { Err(FramingError::TooBig { len, limit }) } else { Ok(()) }
     }
 }
 
@@ -105,10 +99,7 @@ mod tests {
     #[test]
     fn the_limit_is_delivered_and_one_more_is_refused_on_the_prefix_alone() {
         let mut buffer = BytesMut::from(&b"\0\0\0\x05abcde"[..]);
-        assert_eq!(
-            limited().decode(&mut buffer).expect("valid"),
-            Some(Bytes::from_static(b"abcde"))
-        );
+        assert_eq!(limited().decode(&mut buffer).expect("valid"), Some(Bytes::from_static(b"abcde")));
         for (prefix, announced) in [([0, 0, 0, 6], 6), ([0xff; 4], 0xffff_ffff)] {
             let refused = limited().decode(&mut BytesMut::from(&prefix[..]));
             assert!(matches!(refused, Err(FramingError::TooBig { len, limit: 5 }) if len == announced));

@@ -30,16 +30,9 @@ mod tests {
     #[test]
     fn bytes_pass_unchanged() {
         let mut wire = BytesMut::new();
-        RawFramer
-            .encode(Bytes::from_static(b"ab"), &mut wire)
-            .expect("raw takes anything");
-        RawFramer
-            .encode(Bytes::new(), &mut wire)
-            .expect("raw takes anything");
-        let message = RawFramer
-            .decode(&mut wire)
-            .expect("raw takes anything")
-            .expect("a message");
+        RawFramer.encode(Bytes::from_static(b"ab"), &mut wire).expect("raw takes anything");
+        RawFramer.encode(Bytes::new(), &mut wire).expect("raw takes anything");
+        let message = RawFramer.decode(&mut wire).expect("raw takes anything").expect("a message");
         assert_eq!(message, "ab");
         assert!(RawFramer.decode(&mut wire).expect("raw takes anything").is_none());
     }

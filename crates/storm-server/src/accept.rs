@@ -171,16 +171,10 @@ mod tests {
         let mut errors = vec![io::ErrorKind::ConnectionAborted; 3];
         errors.extend([out_of_descriptors; 12]);
         let calls = Arc::new(AtomicUsize::new(0));
-        let listener = Failing {
-            errors: Mutex::new(errors),
-            calls: calls.clone(),
-        };
+        let listener = Failing { errors: Mutex::new(errors), calls: calls.clone() };
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared = Arc::new(Shared {
-            hub: hub.clone(),
-            slots: Slots::new(None),
-            stopping: watch::channel(false).0,
-        });
+        let shared =
+            Arc::new(Shared { hub: hub.clone(), slots: Slots::new(None), stopping: watch::channel(false).0 });
         let endpoint = Arc::new(Reports::default());
         let listening = shared.slots.take().expect("no limit");
         let began = Instant::now();
@@ -189,11 +183,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         // 5 + 10 + ... + 640 ms, then 1 s four times: it neither spins nor gives up.
-        assert!(
-            began.elapsed() >= Duration::from_millis(1275 + 4 * 1000),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() >= Duration::from_millis(1275 + 4 * 1000), "{:?}", began.elapsed());
         assert_eq!(endpoint.0.load(Ordering::Relaxed), 12);
         assert_eq!(hub.metrics().error_count, 12);
         shared.stopping.send_replace(true);

@@ -38,11 +38,7 @@ const GOING_AWAY: u16 = 1001;
 
 impl ServerHandle {
     pub(crate) fn new(shared: Arc<Shared>, listening: Arc<Slots>, local_addrs: Vec<SocketAddr>) -> Self {
-        Self {
-            shared,
-            listening,
-            local_addrs: local_addrs.into(),
-        }
+        Self { shared, listening, local_addrs: local_addrs.into() }
     }
 
     /// The first address it listens on, with the port the system chose if 0 was asked for; `None` if it listens on
@@ -115,30 +111,18 @@ impl ServerHandle {
             began_with += 1;
             say_goodbye(&session);
         }
-        let in_time = tokio::time::timeout(deadline, self.shared.slots.all_free())
-            .await
-            .is_ok();
-        let mut report = ShutdownReport {
-            closed: began_with,
-            ..ShutdownReport::default()
-        };
+        let in_time = tokio::time::timeout(deadline, self.shared.slots.all_free()).await.is_ok();
+        let mut report = ShutdownReport { closed: began_with, ..ShutdownReport::default() };
         if in_time {
             return report;
         }
-        for session in self
-            .sessions()
-            .iter()
-            .filter(|session| session.state() != ConnectionState::Closed)
-        {
+        for session in self.sessions().iter().filter(|session| session.state() != ConnectionState::Closed) {
             session.abort_for(DisconnectReason::GoingAway);
             report.aborted += 1;
         }
         report.closed = report.closed.saturating_sub(report.aborted);
         let grace = self.shared.hub.options().close_deadline + Duration::from_millis(100);
-        if tokio::time::timeout(grace, self.shared.slots.all_free())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(grace, self.shared.slots.all_free()).await.is_err() {
             report.unfinished = self.shared.slots.used();
         }
         report

@@ -46,10 +46,7 @@ impl ServerOptions {
             return Err(ConfigError::new("backlog", "must be at least 1"));
         }
         if self.max_connections == Some(0) {
-            return Err(ConfigError::new(
-                "max_connections",
-                "must be at least 1; None removes the limit",
-            ));
+            return Err(ConfigError::new("max_connections", "must be at least 1; None removes the limit"));
         }
         self.socket.validate()?;
         self.session.validate()

@@ -19,19 +19,13 @@ pub(crate) struct Slot(Arc<Slots>);
 
 impl Slots {
     pub(crate) fn new(max: Option<usize>) -> Arc<Self> {
-        Arc::new(Self {
-            used: AtomicUsize::new(0),
-            max: max.unwrap_or(usize::MAX),
-            freed: Notify::new(),
-        })
+        Arc::new(Self { used: AtomicUsize::new(0), max: max.unwrap_or(usize::MAX), freed: Notify::new() })
     }
 
     /// A slot, unless all are taken. Exact under races: the count never exceeds the maximum.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
         let take = |used| (used < self.max).then_some(used + 1);
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
-            .ok()?;
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
         Some(Slot(self.clone()))
     }
 
@@ -73,10 +67,7 @@ mod tests {
             let threads: Vec<_> = (0..8)
                 .map(|_| scope.spawn(|| (0..50).filter_map(|_| slots.take()).collect::<Vec<_>>()))
                 .collect();
-            threads
-                .into_iter()
-                .flat_map(|thread| thread.join().expect("no panic"))
-                .collect()
+            threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
         });
         assert_eq!(taken.len(), 10);
         drop(taken);

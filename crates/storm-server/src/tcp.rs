@@ -86,20 +86,8 @@ impl<E, F> TcpServer<E, F> {
     where
         G: MessageFramer + Clone + Sync,
     {
-        let Self {
-            addrs,
-            options,
-            middleware,
-            events,
-            ..
-        } = self;
-        TcpServer {
-            addrs,
-            options,
-            middleware,
-            framer,
-            events,
-        }
+        let Self { addrs, options, middleware, events, .. } = self;
+        TcpServer { addrs, options, middleware, framer, events }
     }
 
     /// Adds a middleware; hooks run in the order of registration, before the handlers.
@@ -109,20 +97,8 @@ impl<E, F> TcpServer<E, F> {
     }
 
     fn and<N>(self, next: N) -> TcpServer<Chain<E, N>, F> {
-        let Self {
-            addrs,
-            options,
-            middleware,
-            framer,
-            events,
-        } = self;
-        TcpServer {
-            addrs,
-            options,
-            middleware,
-            framer,
-            events: Chain(events, next),
-        }
+        let Self { addrs, options, middleware, framer, events } = self;
+        TcpServer { addrs, options, middleware, framer, events: Chain(events, next) }
     }
 
     /// Adds a handler with state, instead of or besides closures.
@@ -178,13 +154,7 @@ where
     /// # Errors
     /// The options do not go together, or an address cannot be listened on.
     pub async fn start(self) -> Result<ServerHandle, StartError> {
-        let Self {
-            addrs,
-            options,
-            middleware,
-            framer,
-            events,
-        } = self;
+        let Self { addrs, options, middleware, framer, events } = self;
         start(addrs, &options, middleware, TcpEndpoint { framer, events }).await
     }
 
@@ -218,19 +188,12 @@ where
     F: MessageFramer + Clone + Sync,
 {
     async fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Shared) {
-        let driver = Driver::register(
-            &shared.hub,
-            Role::Server,
-            remote,
-            FramedEncode(self.framer.clone()),
-        );
+        let driver = Driver::register(&shared.hub, Role::Server, remote, FramedEncode(self.framer.clone()));
         if shared.is_stopping() {
             // Accepted just before the shutdown looked at the sessions.
             say_goodbye(driver.session());
         }
-        Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new())
-            .run(&self.events)
-            .await;
+        Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()).run(&self.events).await;
     }
 
     async fn report(&self, error: &Error) {

@@ -26,8 +26,7 @@ pub enum ConnectAddr {
 
 impl From<&str> for ConnectAddr {
     fn from(name: &str) -> Self {
-        name.parse()
-            .map_or_else(|_| Self::Name(name.to_owned()), Self::Ip)
+        name.parse().map_or_else(|_| Self::Name(name.to_owned()), Self::Ip)
     }
 }
 

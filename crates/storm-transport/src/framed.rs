@@ -23,23 +23,20 @@ impl<F: MessageFramer> Framed<F> {
         decode: impl FnOnce(&mut F, &mut BytesMut) -> Result<Option<Bytes>, FramingError>,
     ) -> Result<Option<Bytes>, Violation> {
         let before = wire.len();
-        let message = decode(&mut self.0, wire).map_err(|error| Violation {
-            reason: match error {
-                FramingError::TooBig { .. } => DisconnectReason::MessageTooBig,
-                _ => DisconnectReason::ProtocolError,
-            },
-            error: error.into(),
-            goodbye: None,
-        })?;
+        let message = decode(&mut self.0, wire).map_err(violation)?;
         if message.is_some() && wire.len() >= before {
-            return Err(Violation {
-                reason: DisconnectReason::ProtocolError,
-                error: NoProgress.into(),
-                goodbye: None,
-            });
+            return Err(Violation::new(DisconnectReason::ProtocolError, NoProgress, None));
         }
         Ok(message)
     }
+}
+
+fn violation(error: FramingError) -> Violation {
+    let reason = match error {
+        FramingError::TooBig { .. } => DisconnectReason::MessageTooBig,
+        _ => DisconnectReason::ProtocolError,
+    };
+    Violation::new(reason, error, None)
 }
 
 impl<F: MessageFramer> Protocol for Framed<F> {
@@ -82,11 +79,13 @@ impl<F: MessageFramer> Protocol for Framed<F> {
 #[derive(Debug)]
 pub struct FramedEncode<F>(pub F);
 
-impl<F: MessageFramer> Encode for FramedEncode<F> {
+impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
-        self.0
-            .encode(message.into_data(), &mut QueueWire(queue))
-            .map_err(send_error)
+        self.0.encode(message.into_data(), &mut QueueWire(queue)).map_err(send_error)
+    }
+
+    fn twin(&self) -> Option<Box<dyn Encode>> {
+        self.0.is_stateless().then(|| Box::new(Self(self.0.clone())) as Box<dyn Encode>)
     }
 
     fn encode_shared(
@@ -100,9 +99,7 @@ impl<F: MessageFramer> Encode for FramedEncode<F> {
         }
         let frame = frames.get_or_make(0, || {
             let mut frame = BytesMut::new();
-            self.0
-                .encode(message.clone().into_data(), &mut frame)
-                .map_err(send_error)?;
+            self.0.encode(message.clone().into_data(), &mut frame).map_err(send_error)?;
             Ok(frame.freeze())
         })?;
         queue.put_bytes(frame);

@@ -26,8 +26,7 @@ pub enum BindAddr {
 
 impl From<&str> for BindAddr {
     fn from(name: &str) -> Self {
-        name.parse()
-            .map_or_else(|_| Self::Name(name.to_owned()), Self::Ip)
+        name.parse().map_or_else(|_| Self::Name(name.to_owned()), Self::Ip)
     }
 }
 
@@ -193,11 +192,7 @@ impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::symlink_metadata(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        })
+        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
     }
 }
 

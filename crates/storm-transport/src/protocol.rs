@@ -101,13 +101,30 @@ pub enum MessageKind {
     Binary,
 }
 
-/// A rule the peer (or the installed framer) broke.
+/// A rule the peer (or the installed framer) broke. One word, so that the usual message travels without it.
 #[derive(Debug)]
-pub struct Violation {
-    /// Why the session ends.
-    pub reason: DisconnectReason,
-    /// What `on_error` gets.
-    pub error: BoxError,
-    /// Close code and text for the peer, if the protocol has them.
-    pub goodbye: Option<(u16, ByteString)>,
+pub struct Violation(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    reason: DisconnectReason,
+    error: BoxError,
+    goodbye: Option<(u16, ByteString)>,
+}
+
+impl Violation {
+    /// Ends the session for `reason`, tells `on_error` of `error`, and the peer of `goodbye` (close code and text) if the
+    /// protocol has such a thing.
+    pub fn new(
+        reason: DisconnectReason,
+        error: impl Into<BoxError>,
+        goodbye: Option<(u16, ByteString)>,
+    ) -> Self {
+        Self(Box::new(Inner { reason, error: error.into(), goodbye }))
+    }
+
+    pub(crate) fn into_parts(self) -> (DisconnectReason, BoxError, Option<(u16, ByteString)>) {
+        let Inner { reason, error, goodbye } = *self.0;
+        (reason, error, goodbye)
+    }
 }

@@ -103,10 +103,7 @@ impl SocketOptions {
         if keep_alive.idle.is_some_and(|idle| idle < second)
             || keep_alive.interval.is_some_and(|interval| interval < second)
         {
-            return Err(ConfigError::new(
-                "keep_alive",
-                "idle and interval must be at least 1 s",
-            ));
+            return Err(ConfigError::new("keep_alive", "idle and interval must be at least 1 s"));
         }
         if keep_alive.count == Some(0) {
             return Err(ConfigError::new("keep_alive", "count must be at least 1"));

@@ -7,11 +7,7 @@ async fn main() -> Result<(), BoxError> {
     let server = TcpServer::bind("0.0.0.0:5000")
         .no_delay(true)
         .on_connected(|session| async move {
-            println!(
-                "[{}] connected ({} online)",
-                session.id(),
-                session.server().sessions().len()
-            );
+            println!("[{}] connected ({} online)", session.id(), session.server().sessions().len());
         })
         .on_data(|session, data| async move {
             println!("[{}] {} bytes", session.id(), data.len());
@@ -21,19 +17,11 @@ async fn main() -> Result<(), BoxError> {
             println!("[{}] disconnected: {reason}", session.id());
         })
         .on_error(|session, error| async move {
-            eprintln!(
-                "[{}] {error}",
-                session
-                    .map(|session| session.id().to_string())
-                    .unwrap_or_default()
-            );
+            eprintln!("[{}] {error}", session.map(|session| session.id().to_string()).unwrap_or_default());
         })
         .start()
         .await?;
-    println!(
-        "TCP echo listening on {}",
-        server.local_addr().expect("it listens on a TCP address")
-    );
+    println!("TCP echo listening on {}", server.local_addr().expect("it listens on a TCP address"));
     server.stopped().await;
     Ok(())
 }

@@ -33,10 +33,7 @@ thread_local! {
 pub(crate) async fn serve(mut stream: TcpStream) -> io::Result<()> {
     upgrade::upgrade(&mut stream).await?;
     let (mut stream, write) = stream.into_split();
-    let id = join(Member {
-        stream: Arc::new(write),
-        queue: Vec::new(),
-    });
+    let id = join(Member { stream: Arc::new(write), queue: Vec::new() });
     let mut partial = Vec::new();
     let result = loop {
         match poll_fn(|cx| shared::with(|shared| turn(&mut stream, &mut partial, shared, cx))).await {
@@ -71,9 +68,7 @@ fn turn(
 ) -> Poll<io::Result<bool>> {
     let kept = partial.len();
     if kept == shared.input.len() {
-        return Poll::Ready(Err(io::Error::other(
-            "message larger than the buffer of the broadcast",
-        )));
+        return Poll::Ready(Err(io::Error::other("message larger than the buffer of the broadcast")));
     }
     let mut buffer = ReadBuf::new(&mut shared.input[kept..]);
     ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
@@ -118,9 +113,7 @@ async fn flush(id: usize, stream: Arc<OwnedWriteHalf>) -> io::Result<()> {
         stream.writable().await?;
         let empty = MEMBERS.with_borrow_mut(|members| {
             // Another connection may have been given the id since.
-            let member = members[id]
-                .as_mut()
-                .filter(|member| Arc::ptr_eq(&member.stream, &stream));
+            let member = members[id].as_mut().filter(|member| Arc::ptr_eq(&member.stream, &stream));
             let Some(member) = member else { return Ok(true) };
             let written = none_if_blocked(stream.try_write(&member.queue))?;
             member.queue.drain(..written);

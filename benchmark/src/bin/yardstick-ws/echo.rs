@@ -49,9 +49,7 @@ pub(crate) async fn serve(mut stream: TcpStream) -> io::Result<()> {
                 connection.unsent = Vec::new();
             }
             Next::FlushLarge(begin) => {
-                stream
-                    .write_all(&connection.large[begin..connection.large_frame])
-                    .await?;
+                stream.write_all(&connection.large[begin..connection.large_frame]).await?;
                 connection.large_frame = 0;
             }
             Next::End => return Ok(()),

@@ -44,16 +44,9 @@ impl Head {
             return Ok(None);
         };
         // No limits, but what no memory could hold is no message either.
-        let payload = usize::try_from(payload)
-            .ok()
-            .filter(|&n| n < 1 << 40)
-            .ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Some(Self {
-            first: *first,
-            mask: *mask,
-            len,
-            payload,
-        }))
+        let payload =
+            usize::try_from(payload).ok().filter(|&n| n < 1 << 40).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Some(Self { first: *first, mask: *mask, len, payload }))
     }
 
     /// Bytes of the whole frame.
@@ -63,11 +56,7 @@ impl Head {
 
     /// The first byte of the reply: a ping's is a pong, everything else comes back as it is.
     fn reply(&self) -> u8 {
-        if self.first & 0x0f == 9 {
-            self.first ^ 3
-        } else {
-            self.first
-        }
+        if self.first & 0x0f == 9 { self.first ^ 3 } else { self.first }
     }
 
     pub(crate) fn is_close(&self) -> bool {
@@ -109,11 +98,7 @@ pub(crate) struct Answered {
 /// Answers all whole frames in the first `filled` bytes of the input, as pieces. With `copy` all of the answer
 /// is in the output buffer.
 pub(crate) fn answer(shared: &mut Shared, filled: usize, copy: bool) -> io::Result<Answered> {
-    let Shared {
-        input,
-        output,
-        pieces,
-    } = shared;
+    let Shared { input, output, pieces } = shared;
     pieces.clear();
     let mut used = 0;
     let mut written = 0;
@@ -186,11 +171,7 @@ mod tests {
     use stormsocket_benchmark::load::{Wire, masked_frame};
 
     fn shared(input: &[u8]) -> Shared {
-        let mut shared = Shared {
-            input: vec![0; 1 << 20],
-            output: vec![0; 1 << 20],
-            pieces: Vec::new(),
-        };
+        let mut shared = Shared { input: vec![0; 1 << 20], output: vec![0; 1 << 20], pieces: Vec::new() };
         shared.input[..input.len()].copy_from_slice(input);
         shared
     }
@@ -223,14 +204,7 @@ mod tests {
             }
             let mut shared = shared(&sent);
             let answered = answer(&mut shared, sent.len(), copy).unwrap();
-            assert_eq!(
-                answered,
-                Answered {
-                    used: sent.len(),
-                    next: None,
-                    closed: false
-                }
-            );
+            assert_eq!(answered, Answered { used: sent.len(), next: None, closed: false });
             assert!(joined(&shared) == expected);
         }
     }
@@ -242,11 +216,7 @@ mod tests {
         for cut in 0..frame.len() {
             let mut shared = shared(&frame[..cut]);
             let answered = answer(&mut shared, cut, false).unwrap();
-            assert_eq!(
-                (answered.used, answered.next),
-                (0, (cut >= 8).then_some(308)),
-                "{cut}"
-            );
+            assert_eq!((answered.used, answered.next), (0, (cut >= 8).then_some(308)), "{cut}");
         }
     }
 

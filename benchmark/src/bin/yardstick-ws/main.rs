@@ -37,16 +37,11 @@ fn main() -> io::Result<()> {
     let flags = Flags::parse();
     let threads = flags.server.threads();
     if flags.broadcast && flags.server.threads.is_some_and(|n| n > 1) {
-        return Err(io::Error::other(
-            "--broadcast runs on one thread: give --threads 1 or leave it out",
-        ));
+        return Err(io::Error::other("--broadcast runs on one thread: give --threads 1 or leave it out"));
     }
     let threads = if flags.broadcast { 1 } else { threads };
     // A runtime per thread, each with its own listener on the one port: connections stay where they were accepted.
-    let first = Worker::listen(
-        SocketAddr::new(flags.server.address, flags.port.port),
-        threads > 1,
-    )?;
+    let first = Worker::listen(SocketAddr::new(flags.server.address, flags.port.port), threads > 1)?;
     let address = first.listener.local_addr()?;
     for _ in 1..threads {
         let worker = Worker::listen(address, true)?;
@@ -65,9 +60,7 @@ struct Worker {
 
 impl Worker {
     fn listen(address: SocketAddr, shared: bool) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let listener = runtime.block_on(async { serve::listen(address, shared) })?;
         Ok(Self { runtime, listener })
     }

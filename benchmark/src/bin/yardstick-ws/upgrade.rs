@@ -47,11 +47,8 @@ fn answer(request: &[u8]) -> io::Result<Option<Vec<u8>>> {
     if head.parse(request).map_err(|_| bad())?.is_partial() {
         return Ok(None);
     }
-    let key = head
-        .headers
-        .iter()
-        .find(|h| h.name.eq_ignore_ascii_case("sec-websocket-key"))
-        .ok_or_else(bad)?;
+    let key =
+        head.headers.iter().find(|h| h.name.eq_ignore_ascii_case("sec-websocket-key")).ok_or_else(bad)?;
     let hash = Sha1::new().chain_update(key.value).chain_update(GUID).finalize();
     let accept = STANDARD.encode(hash);
     Ok(Some(

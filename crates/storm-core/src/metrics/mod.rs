@@ -96,8 +96,7 @@ impl MetricsState {
         sessions.remove(session, || ended.add(counted));
         drop(ended);
         #[cfg(feature = "metrics")]
-        self.durations
-            .record_connection(counted.uptime, session.disconnect_reason());
+        self.durations.record_connection(counted.uptime, session.disconnect_reason());
     }
 
     pub(crate) fn read(&self, sessions: &Sessions) -> ServerMetrics {

@@ -14,10 +14,7 @@ use parking_lot::Mutex;
 use super::ServerMetrics;
 use crate::{DisconnectReason, Hub};
 
-static OBSERVED: Mutex<Observed> = Mutex::new(Observed {
-    live: Vec::new(),
-    gone: ServerMetrics::ZERO,
-});
+static OBSERVED: Mutex<Observed> = Mutex::new(Observed { live: Vec::new(), gone: ServerMetrics::ZERO });
 static INSTRUMENTS: OnceLock<()> = OnceLock::new();
 
 /// All hubs of the process, and what those that are gone counted: counters must not fall.
@@ -70,10 +67,7 @@ fn total() -> ServerMetrics {
     // Upgraded handles may be the last ones: they are dropped after the lock is.
     let (mut sum, hubs) = {
         let observed = OBSERVED.lock();
-        (
-            observed.gone,
-            observed.live.iter().filter_map(Weak::upgrade).collect::<Vec<_>>(),
-        )
+        (observed.gone, observed.live.iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
     };
     for hub in &hubs {
         sum.merge(&hub.metrics());
@@ -84,13 +78,9 @@ fn total() -> ServerMetrics {
 fn make_counters(meter: &Meter) {
     type Read = fn(&ServerMetrics) -> u64;
     let counters: [(&str, &str, Read); 6] = [
-        ("stormsocket.connections.total", "{connection}", |m| {
-            m.total_connections
-        }),
+        ("stormsocket.connections.total", "{connection}", |m| m.total_connections),
         ("stormsocket.messages.sent", "{message}", |m| m.messages_sent),
-        ("stormsocket.messages.received", "{message}", |m| {
-            m.messages_received
-        }),
+        ("stormsocket.messages.received", "{message}", |m| m.messages_received),
         ("stormsocket.bytes.sent", "By", |m| m.bytes_sent_total),
         ("stormsocket.bytes.received", "By", |m| m.bytes_received_total),
         ("stormsocket.errors", "{error}", |m| m.error_count),
@@ -122,14 +112,8 @@ impl Default for Durations {
     fn default() -> Self {
         let meter = global::meter("StormSocket");
         Self {
-            connection: meter
-                .f64_histogram("stormsocket.connection.duration")
-                .with_unit("ms")
-                .build(),
-            handshake: meter
-                .f64_histogram("stormsocket.handshake.duration")
-                .with_unit("ms")
-                .build(),
+            connection: meter.f64_histogram("stormsocket.connection.duration").with_unit("ms").build(),
+            handshake: meter.f64_histogram("stormsocket.handshake.duration").with_unit("ms").build(),
         }
     }
 }
@@ -137,8 +121,7 @@ impl Default for Durations {
 impl Durations {
     pub(crate) fn record_connection(&self, lasted: Duration, reason: Option<DisconnectReason>) {
         let reason = reason.map_or("none", DisconnectReason::as_str);
-        self.connection
-            .record(lasted.as_secs_f64() * 1000.0, &[KeyValue::new("reason", reason)]);
+        self.connection.record(lasted.as_secs_f64() * 1000.0, &[KeyValue::new("reason", reason)]);
     }
 
     pub(crate) fn record_handshake(&self, took: Duration) {

@@ -28,6 +28,12 @@ pub trait Encode: Send + 'static {
         self.encode(message.clone(), queue)
     }
 
+    /// An encoder that may be used beside this one, without this one's lock: `None` if the wire form of a message depends
+    /// on earlier ones.
+    fn twin(&self) -> Option<Box<dyn Encode>> {
+        None
+    }
+
     /// Takes a control message, if the protocol has any. It may be held back until [`flush`](Self::flush).
     fn control(&mut self, control: Control, queue: &mut SendQueue) {
         let _ = (control, queue);

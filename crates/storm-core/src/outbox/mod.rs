@@ -20,7 +20,11 @@ pub use queue::{SHARE_FROM, SendQueue};
 pub(crate) use waiters::Ticket;
 use waiters::Waiters;
 
+use crate::cork::Corked;
 use crate::{Message, SendError};
+
+/// Bytes a batch queues before it asks the outbox: the time others wait for their turn is bounded by it.
+const MOST_CORKED: usize = 256 * 1024;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,10 @@ pub(crate) enum Phase {
 
 pub(crate) struct Outbox<E: ?Sized> {
     queue: SendQueue,
+    /// The connection task has a batch of its own ([`crate::cork`]), and nobody has interfered.
+    corked: bool,
+    /// What others have queued since the batch began; leaves behind it.
+    behind: Option<Box<SendQueue>>,
     /// Bytes the connection task has taken and the kernel does not have yet.
     in_flight: usize,
     limit: usize,
@@ -77,10 +85,21 @@ pub(crate) struct Outbox<E: ?Sized> {
     encoder: E,
 }
 
+/// Where the next bytes go that do not come from the connection task's own batch.
+fn target<'a>(
+    corked: bool,
+    queue: &'a mut SendQueue,
+    behind: &'a mut Option<Box<SendQueue>>,
+) -> &'a mut SendQueue {
+    if corked { behind.get_or_insert_default() } else { queue }
+}
+
 impl<E: Encode> Outbox<E> {
     pub(crate) fn new(encoder: E, limit: Option<usize>) -> Self {
         Self {
             queue: SendQueue::default(),
+            corked: false,
+            behind: None,
             in_flight: 0,
             limit: limit.unwrap_or(usize::MAX),
             backpressured: false,
@@ -102,7 +121,11 @@ impl<E: Encode + ?Sized> Outbox<E> {
     }
 
     pub(crate) const fn pending_bytes(&self) -> usize {
-        self.queue.len() + self.in_flight
+        let behind = match &self.behind {
+            Some(behind) => behind.len(),
+            None => 0,
+        };
+        self.queue.len() + behind + self.in_flight
     }
 
     /// Queues `payload` if there is room; `ticket` is the caller's place if it has waited.
@@ -125,14 +148,13 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if let Some(ticket) = ticket {
             self.leave(ticket);
         }
+        let queue = target(self.corked, &mut self.queue, &mut self.behind);
         match payload {
             Payload::Own(message) => {
                 let message = message.take().expect("a send queues its message once");
-                self.encoder.encode(message, &mut self.queue)?;
+                self.encoder.encode(message, queue)?;
             }
-            Payload::Shared(message, frames) => {
-                self.encoder.encode_shared(message, frames, &mut self.queue)?
-            }
+            Payload::Shared(message, frames) => self.encoder.encode_shared(message, frames, queue)?,
         }
         self.messages_sent += 1;
         self.queued();
@@ -182,7 +204,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     pub(crate) fn control(&mut self, control: Control) {
         if self.phase == Phase::Open {
-            self.encoder.control(control, &mut self.queue);
+            let queue = target(self.corked, &mut self.queue, &mut self.behind);
+            self.encoder.control(control, queue);
             // The frame may be held back until the flush: the task must come to it either way.
             self.queued();
         }
@@ -193,7 +216,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.phase != Phase::Open {
             return false;
         }
-        self.encoder.control(Control::Close(goodbye), &mut self.queue);
+        let queue = target(self.corked, &mut self.queue, &mut self.behind);
+        self.encoder.control(Control::Close(goodbye), queue);
         self.enter(Phase::Closing);
         true
     }
@@ -202,6 +226,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     pub(crate) fn begin_abort(&mut self) {
         if self.phase < Phase::Aborting {
             self.queue.clear();
+            self.behind = None;
             self.enter(Phase::Aborting);
         }
     }
@@ -218,6 +243,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     pub(crate) fn finish(&mut self) {
         self.phase = Phase::Closed;
         self.queue.clear();
+        self.behind = None;
         self.in_flight = 0;
         self.backpressured = false;
         self.task = None;
@@ -227,9 +253,35 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
     }
 
+    /// The connection task is at work and wants a batch of its own: the bytes it may queue by itself, 0 for none.
+    pub(crate) fn begin_batch(&mut self, wants_cork: bool) -> usize {
+        self.parked = false;
+        let room = self.limit.saturating_sub(self.pending_bytes());
+        let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
+        self.corked = wants_cork && room > 0 && self.phase == Phase::Open && !self.backpressured && !waiting;
+        if self.corked { room.min(MOST_CORKED) } else { 0 }
+    }
+
+    /// Takes over what the connection task's batch has queued, and ends the batch.
+    pub(crate) fn end_batch(&mut self, corked: Corked) {
+        self.corked = false;
+        self.messages_sent += corked.messages;
+        if self.phase >= Phase::Aborting {
+            return;
+        }
+        self.queue.append(corked.queue);
+        if let Some(behind) = self.behind.take() {
+            self.queue.append(*behind);
+        }
+        if self.pending_bytes() >= self.limit {
+            self.backpressured = true;
+        }
+    }
+
     /// The connection task's visit: accounts `written` bytes and hands out what is queued if `writing` is empty.
     pub(crate) fn sync(&mut self, writing: &mut SendQueue, written: usize) {
-        self.in_flight -= written;
+        // After an abort nothing is in flight any more.
+        self.in_flight = self.in_flight.saturating_sub(written);
         self.bytes_sent += written as u64;
         if writing.is_empty() {
             self.encoder.flush(&mut self.queue);
@@ -253,10 +305,5 @@ impl<E: Encode + ?Sized> Outbox<E> {
             _ => self.task = Some(task.clone()),
         }
         self.parked = wake_on_send;
-    }
-
-    /// The connection task runs: messages queued from now on are seen before it sleeps.
-    pub(crate) fn unpark(&mut self) {
-        self.parked = false;
     }
 }

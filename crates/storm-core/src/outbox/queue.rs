@@ -61,10 +61,25 @@ impl SendQueue {
             return self.put_slice(&bytes);
         }
         self.len += bytes.len();
-        self.shared.push_back(Shared {
-            before: std::mem::take(&mut self.after),
-            bytes,
-        });
+        self.shared.push_back(Shared { before: std::mem::take(&mut self.after), bytes });
+    }
+
+    /// Appends everything of `other`.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        if self.is_empty() {
+            std::mem::swap(self, &mut other);
+        } else {
+            let mut rest: &[u8] = &other.small;
+            for Shared { before, bytes } in other.shared.drain(..) {
+                let (copied, behind) = rest.split_at(before);
+                rest = behind;
+                self.put_slice(copied);
+                self.len += bytes.len();
+                self.shared.push_back(Shared { before: std::mem::take(&mut self.after), bytes });
+            }
+            self.put_slice(rest);
+        }
+        other.release();
     }
 
     /// Makes room for `additional` copied bytes.
@@ -175,13 +190,9 @@ mod tests {
     fn mixed() -> (SendQueue, Vec<u8>) {
         let mut queue = SendQueue::default();
         let mut expected = Vec::new();
-        for (index, len) in [3, SHARE_FROM, SHARE_FROM + 7, 5, 6, SHARE_FROM, 1]
-            .into_iter()
-            .enumerate()
-        {
-            let piece: Vec<u8> = (0..len)
-                .map(|at| ((at * 7 + index) % 251).try_into().expect("below 251"))
-                .collect();
+        for (index, len) in [3, SHARE_FROM, SHARE_FROM + 7, 5, 6, SHARE_FROM, 1].into_iter().enumerate() {
+            let piece: Vec<u8> =
+                (0..len).map(|at| ((at * 7 + index) % 251).try_into().expect("below 251")).collect();
             queue.put_bytes(piece.clone().into());
             expected.extend(piece);
         }
@@ -205,11 +216,7 @@ mod tests {
                 let count = step.min(queue.len());
                 queue.advance(count);
                 written += count;
-                assert_eq!(
-                    contents(&queue),
-                    expected[written..],
-                    "after {written} in steps of {step}"
-                );
+                assert_eq!(contents(&queue), expected[written..], "after {written} in steps of {step}");
             }
         }
     }
@@ -224,14 +231,26 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_can_follow_another() {
+        for lead in [0, 3, SHARE_FROM] {
+            let (mixed, expected) = mixed();
+            let lead = vec![9; lead];
+            let mut queue = SendQueue::default();
+            queue.put_bytes(lead.clone().into());
+            queue.append(mixed);
+            queue.put_slice(b"end");
+            assert_eq!(contents(&queue), [&lead[..], &expected, b"end"].concat());
+            queue.advance(queue.len());
+            assert!(queue.is_empty());
+        }
+    }
+
+    #[test]
     fn large_payloads_are_not_copied() {
         let payload = Bytes::from(vec![1; SHARE_FROM]);
         let mut queue = SendQueue::default();
         queue.put_bytes(payload.clone());
-        assert_eq!(
-            queue.as_single_slice().map(<[u8]>::as_ptr),
-            Some(payload.as_ptr())
-        );
+        assert_eq!(queue.as_single_slice().map(<[u8]>::as_ptr), Some(payload.as_ptr()));
     }
 
     #[test]

@@ -29,10 +29,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     return Poll::Ready(());
                 }
             };
-            let wish = self
-                .driver
-                .park(&mut self.writing, std::mem::take(&mut self.written), cx.waker());
-            self.parked = true;
+            let wish = self.driver.park(&mut self.writing, std::mem::take(&mut self.written), cx.waker());
             if self.obey(wish).is_ready() {
                 return Poll::Ready(());
             }
@@ -60,9 +57,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     /// Writes what the last batch queued; ready when the transport is gone. Registers for nothing but room to write.
     pub(super) fn poll_flush_batch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let wish = self
-            .driver
-            .sync(&mut self.writing, std::mem::take(&mut self.written));
+        let wish = self.driver.sync(&mut self.writing, std::mem::take(&mut self.written));
         if self.obey(wish).is_ready() {
             return Poll::Ready(());
         }

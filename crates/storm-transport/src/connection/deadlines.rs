@@ -28,14 +28,7 @@ pub(super) struct Deadlines {
 impl Deadlines {
     pub(super) fn new(idle_timeout: Option<Duration>, close_deadline: Duration) -> Self {
         let last_data = idle_timeout.map(|_| Instant::now());
-        Self {
-            idle_timeout,
-            close_deadline,
-            last_data,
-            close_at: None,
-            grace_until: None,
-            timer: None,
-        }
+        Self { idle_timeout, close_deadline, last_data, close_at: None, grace_until: None, timer: None }
     }
 
     /// Application data came or was handled.
@@ -56,10 +49,7 @@ impl Deadlines {
             self.timer = None;
             Instant::now() + self.close_deadline
         });
-        self.timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)))
-            .as_mut()
-            .poll(cx)
+        self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx)
     }
 
     fn idle_at(&self) -> Option<Instant> {
@@ -81,19 +71,12 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// fired, so that its consequences are attended to.
     pub(super) fn poll_deadlines(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
         loop {
-            let idle_at = if busy || self.stage != Stage::Open {
-                None
-            } else {
-                self.deadlines.idle_at()
-            };
+            let idle_at = if busy || self.stage != Stage::Open { None } else { self.deadlines.idle_at() };
             let protocol_at = match self.stage {
                 Stage::Open => self.protocol.poll_timeout().map(Instant::from_std),
                 _ => None,
             };
-            let Some(next) = [self.deadlines.close_at, idle_at, protocol_at]
-                .into_iter()
-                .flatten()
-                .min()
+            let Some(next) = [self.deadlines.close_at, idle_at, protocol_at].into_iter().flatten().min()
             else {
                 return Poll::Pending;
             };
@@ -108,8 +91,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             }
             if due(idle_at) {
                 let goodbye = self.protocol.goodbye_when_idle();
-                self.session()
-                    .start_close_with(DisconnectReason::IdleTimeout, goodbye);
+                self.session().start_close_with(DisconnectReason::IdleTimeout, goodbye);
                 return Poll::Ready(());
             }
             if due(protocol_at) {

@@ -18,8 +18,8 @@ mod read;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use storm_core::driver::Driver;
@@ -58,8 +58,6 @@ pub struct Connection<T, P: Protocol> {
     stage: Stage,
     /// The peer has ended its stream.
     peer_ended: bool,
-    /// The task has parked and not come to work since.
-    parked: bool,
     /// Bytes read since the task last had to wait: bounds what one turn does.
     turn: usize,
     deadlines: Deadlines,
@@ -97,7 +95,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             received: (0, 0),
             stage: Stage::Open,
             peer_ended: false,
-            parked: false,
             turn: 0,
             deadlines,
             fault: None,
@@ -156,15 +153,24 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         {
             self.report_all(events, seen, vec![error]).await;
         }
-        if let Some(Err(errors)) = self.foreground(events.connected(seen)).await {
-            self.report_all(events, seen, errors).await;
+        if let Some(Err(failures)) = self.foreground(events.connected(seen)).await {
+            self.report_all(events, seen, failures.into_errors()).await;
         }
     }
 
     /// Hands every whole message in the inbox to the handlers.
     async fn dispatch<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+        let plain = self.session().server().middleware().is_none();
         while self.session().state() == ConnectionState::Connected {
             match self.next_message() {
+                Ok(Some(message)) if plain => {
+                    // The plain path, message by message: nothing is cloned, boxed or moved more than needed.
+                    let mut handling = pin!(events.message(seen, message));
+                    let handled = poll_fn(|cx| self.poll_foreground(handling.as_mut(), cx)).await;
+                    if let Some(Err(failures)) = handled {
+                        self.report_all(events, seen, failures.into_errors()).await;
+                    }
+                }
                 Ok(Some(message)) => self.deliver(events, seen, message).await,
                 Ok(None) => break,
                 Err(violation) => {
@@ -198,15 +204,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     }
 
     fn next_message(&mut self) -> Result<Option<P::Message>, Violation> {
-        let message = match self.ahead.pop_front() {
-            Some(message) => {
-                self.ahead_bytes -= P::size(&message);
-                Some(message)
-            }
-            None => match self.violation.take() {
-                Some(violation) => return Err(violation),
-                None => self.protocol.receive(&mut self.inbox, self.driver.session())?,
-            },
+        let message = if self.ahead.is_empty() && self.violation.is_none() {
+            self.protocol.receive(&mut self.inbox, self.driver.session())?
+        } else if let Some(message) = self.ahead.pop_front() {
+            self.ahead_bytes -= P::size(&message);
+            Some(message)
+        } else {
+            return self.violation.take().map_or(Ok(None), Err);
         };
         self.received.1 += u64::from(message.is_some());
         Ok(message)
@@ -218,17 +222,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         seen: &P::Session,
         message: P::Message,
     ) {
-        let message = if self.session().server().middleware().is_some() {
-            match self.through_middleware(message).await {
-                Ok(Some(message)) => message,
-                Ok(None) => return,
-                Err(error) => return self.report_all(events, seen, vec![error]).await,
-            }
-        } else {
-            message
+        let message = match self.through_middleware(message).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(error) => return self.report_all(events, seen, vec![error]).await,
         };
-        if let Some(Err(errors)) = self.foreground(events.message(seen, message)).await {
-            self.report_all(events, seen, errors).await;
+        if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
+            self.report_all(events, seen, failures.into_errors()).await;
         }
     }
 
@@ -252,11 +252,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         seen: &P::Session,
         violation: Violation,
     ) {
+        let (reason, error, goodbye) = violation.into_parts();
         self.inbox = BytesMut::new();
-        self.session()
-            .start_close_with(violation.reason, violation.goodbye);
-        self.report(events, seen, &Error::new(ErrorKind::Protocol, violation.error))
-            .await;
+        self.session().start_close_with(reason, goodbye);
+        self.report(events, seen, &Error::new(ErrorKind::Protocol, error)).await;
     }
 
     async fn disconnected<E: Events<P::Session, P::Message>>(
@@ -270,14 +269,9 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             Some(middleware) => middleware.disconnected(&session, reason).await,
             None => Vec::new(),
         };
-        errors.extend(
-            events
-                .disconnected(seen, reason)
-                .await
-                .err()
-                .into_iter()
-                .flatten(),
-        );
+        if let Err(failures) = events.disconnected(seen, reason).await {
+            errors.extend(failures.into_errors());
+        }
         self.report_all(events, seen, errors).await;
     }
 
@@ -290,8 +284,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         for error in errors {
             // A send to a peer that has just gone is an end, and ends are reasons.
             if !matches!(error.downcast_ref(), Some(SendError::Closed(_))) {
-                self.report(events, seen, &Error::new(ErrorKind::Handler, error))
-                    .await;
+                self.report(events, seen, &Error::new(ErrorKind::Handler, error)).await;
             }
         }
     }
@@ -326,9 +319,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     fn end_after_panic(&mut self) {
         match self.protocol.goodbye_after_panic() {
-            Some(goodbye) => self
-                .session()
-                .start_close_with(DisconnectReason::Aborted, Some(goodbye)),
+            Some(goodbye) => self.session().start_close_with(DisconnectReason::Aborted, Some(goodbye)),
             None => self.session().abort(),
         }
     }
@@ -337,17 +328,22 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// the end of the connection; it is dropped then.
     async fn foreground<F: Future>(&mut self, user: F) -> Option<F::Output> {
         let mut user = pin!(user);
-        poll_fn(|cx| {
-            self.unpark();
-            if let Poll::Ready(output) = user.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            if self.poll_background(cx, true).is_ready() {
-                return self.deadlines.poll_grace(cx).map(|()| None);
-            }
-            Poll::Pending
-        })
-        .await
+        poll_fn(|cx| self.poll_foreground(user.as_mut(), cx)).await
+    }
+
+    fn poll_foreground<F: Future>(
+        &mut self,
+        user: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<F::Output>> {
+        self.driver.begin_batch();
+        if let Poll::Ready(output) = user.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if self.poll_background(cx, true).is_ready() {
+            return self.deadlines.poll_grace(cx).map(|()| None);
+        }
+        Poll::Pending
     }
 
     /// Lets leave what may, until the transport is gone.
@@ -358,13 +354,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// The session.
     pub fn session(&self) -> &Session {
         self.driver.session()
-    }
-
-    fn unpark(&mut self) {
-        if self.parked {
-            self.parked = false;
-            self.driver.unpark();
-        }
     }
 
     fn count_received(&mut self) {

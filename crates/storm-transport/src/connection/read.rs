@@ -50,12 +50,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 return Poll::Ready(Fill::End);
             }
             match self.poll_read(cx) {
-                Poll::Ready(Ok(0)) => {
-                    self.unpark();
-                    return Poll::Ready(Fill::End);
-                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Fill::End),
                 Poll::Ready(Ok(count)) => {
-                    self.unpark();
                     self.turn += count;
                     return Poll::Ready(Fill::Bytes);
                 }
@@ -110,18 +106,9 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     /// Whether reading goes on while a handler is busy.
     pub(super) fn may_read_ahead(&self) -> bool {
-        let limit = self
-            .session()
-            .server()
-            .options()
-            .max_pending_receive_bytes
-            .unwrap_or(usize::MAX);
+        let limit = self.session().server().options().max_pending_receive_bytes.unwrap_or(usize::MAX);
         let overhead = self.ahead.len() * size_of::<P::Message>();
-        let unfinished = if self.ahead.is_empty() {
-            0
-        } else {
-            self.inbox.len()
-        };
+        let unfinished = if self.ahead.is_empty() { 0 } else { self.inbox.len() };
         !self.peer_ended && self.violation.is_none() && self.ahead_bytes + overhead + unfinished < limit
     }
 

@@ -1,0 +1,83 @@
+//! The short cut for sends from a session's own handlers: no lock while one batch is dispatched.
+//!
+//! ```text
+//!  begin ── a handler's sends ──> Cork (this thread's) ────────────┐
+//!   │       anyone else's ──> lock ──> Outbox::behind ──┐          v
+//!   └── end: the outbox holds [queued before] [corked] [behind], in this order
+//! ```
+//!
+//! Owns: the bytes the connection task's thread has queued for its session since the batch began.
+//! Order holds because whoever sends from elsewhere meanwhile raises a flag (`Inner::uncork`) before its send
+//! completes: a handler that could know of that send sees the flag, and goes through the lock from then on.
+//! Only encoders without state take part: theirs is a twin, used by this thread alone.
+
+use std::cell::RefCell;
+
+use crate::outbox::{Encode, SendQueue};
+use crate::{Message, SendError, SessionId};
+
+thread_local! {
+    static CORK: RefCell<Option<Cork>> = const { RefCell::new(None) };
+}
+
+struct Cork {
+    session: SessionId,
+    encoder: Box<dyn Encode>,
+    corked: Corked,
+    /// Bytes that may be queued before the outbox has to be asked.
+    budget: usize,
+}
+
+/// What a batch has queued.
+#[derive(Debug, Default)]
+pub(crate) struct Corked {
+    pub(crate) queue: SendQueue,
+    pub(crate) messages: u64,
+}
+
+/// Begins a batch of `session` on this thread; gives the encoder back if another session's batch is under way, which a
+/// handler that blocks on other work brings about.
+pub(crate) fn begin(
+    session: SessionId,
+    encoder: Box<dyn Encode>,
+    budget: usize,
+) -> Result<(), Box<dyn Encode>> {
+    CORK.with_borrow_mut(|cork| {
+        if cork.is_some() {
+            return Err(encoder);
+        }
+        *cork = Some(Cork { session, encoder, corked: Corked::default(), budget });
+        Ok(())
+    })
+}
+
+/// Ends the batch of `session`, if it is under way on this thread.
+pub(crate) fn end(session: SessionId) -> Option<(Box<dyn Encode>, Corked)> {
+    CORK.with_borrow_mut(|cork| {
+        let cork = cork.take_if(|cork| cork.session == session)?;
+        Some((cork.encoder, cork.corked))
+    })
+}
+
+/// Takes what the batch of `session` has queued so far, if it is under way on this thread.
+pub(crate) fn drain(session: SessionId) -> Option<Corked> {
+    CORK.with_borrow_mut(|cork| {
+        let cork = cork.as_mut().filter(|cork| cork.session == session)?;
+        Some(std::mem::take(&mut cork.corked))
+    })
+}
+
+/// Queues `message`; leaves it in place if `session` has no batch on this thread or the batch may not take more.
+pub(crate) fn put(session: SessionId, message: &mut Option<Message>) -> Result<(), SendError> {
+    CORK.with_borrow_mut(|cork| {
+        let Some(cork) = cork else { return Ok(()) };
+        if cork.session != session || cork.corked.queue.len() >= cork.budget {
+            return Ok(());
+        }
+        if let Some(message) = message.take() {
+            cork.encoder.encode(message, &mut cork.corked.queue)?;
+            cork.corked.messages += 1;
+        }
+        Ok(())
+    })
+}
