@@ -25,7 +25,13 @@ pub(crate) struct Assembler {
 
 impl Assembler {
     pub(crate) fn new(kind: MessageKind, compressed: bool) -> Self {
-        Self { kind, compressed, frames: 0, utf8: Utf8Check::default(), data: Vec::new() }
+        Self {
+            kind,
+            compressed,
+            frames: 0,
+            utf8: Utf8Check::default(),
+            data: Vec::new(),
+        }
     }
 
     pub(crate) fn frames(&self) -> u32 {
@@ -38,7 +44,11 @@ impl Assembler {
 
     /// Bytes a plain message has grown to; 0 for a compressed one, whose size only inflating tells.
     pub(crate) fn plain_len(&self) -> u64 {
-        if self.compressed { 0 } else { self.data.len() as u64 }
+        if self.compressed {
+            0
+        } else {
+            self.data.len() as u64
+        }
     }
 
     pub(crate) fn is_compressed(&self) -> bool {
@@ -59,7 +69,10 @@ impl Assembler {
         }
         match self.kind {
             // RFC 6455 §8.1, and earlier than it asks: fail at the first hopeless byte.
-            MessageKind::Text => self.utf8.feed(&self.data[before..]).map_err(|_| ProtocolError::InvalidUtf8),
+            MessageKind::Text => self
+                .utf8
+                .feed(&self.data[before..])
+                .map_err(|_| ProtocolError::InvalidUtf8),
             MessageKind::Binary => Ok(()),
         }
     }
@@ -81,5 +94,7 @@ impl Assembler {
 /// The text message with this payload.
 #[inline]
 pub(crate) fn text(payload: Bytes) -> Result<Message, ProtocolError> {
-    ByteString::try_from(payload).map(Message::Text).map_err(|_| ProtocolError::InvalidUtf8)
+    ByteString::try_from(payload)
+        .map(Message::Text)
+        .map_err(|_| ProtocolError::InvalidUtf8)
 }

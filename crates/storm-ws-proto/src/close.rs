@@ -111,7 +111,9 @@ mod tests {
 
     #[test]
     fn only_codes_for_the_wire() {
-        let allowed: Vec<u16> = (0..=u16::MAX).filter(|&code| CloseCode::new(code).is_some()).collect();
+        let allowed: Vec<u16> = (0..=u16::MAX)
+            .filter(|&code| CloseCode::new(code).is_some())
+            .collect();
         let expected: Vec<u16> = (1000..=1003).chain(1007..=1014).chain(3000..=4999).collect();
         assert_eq!(allowed, expected);
     }
@@ -121,9 +123,15 @@ mod tests {
         let parse = |bytes: &'static [u8]| CloseFrame::parse(Bytes::from_static(bytes));
         assert_eq!(parse(b""), Ok(None));
         assert_eq!(parse(b"\x03"), Err(ProtocolError::CloseTooShort));
-        assert_eq!(parse(b"\x03\xEE"), Err(ProtocolError::InvalidCloseCode { code: 1006 }));
+        assert_eq!(
+            parse(b"\x03\xEE"),
+            Err(ProtocolError::InvalidCloseCode { code: 1006 })
+        );
         assert_eq!(parse(b"\x03\xE8\xC0\x80"), Err(ProtocolError::InvalidCloseReason));
-        let frame = CloseFrame { code: CloseCode::NORMAL, reason: "bye".into() };
+        let frame = CloseFrame {
+            code: CloseCode::NORMAL,
+            reason: "bye".into(),
+        };
         assert_eq!(parse(b"\x03\xE8bye"), Ok(Some(frame)));
     }
 

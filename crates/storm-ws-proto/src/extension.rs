@@ -27,7 +27,11 @@ pub(crate) fn parse(value: &[u8]) -> Result<Vec<Extension>, Malformed> {
             continue;
         }
         if cursor.rest.is_empty() {
-            return if extensions.is_empty() { Err(Malformed) } else { Ok(extensions) };
+            return if extensions.is_empty() {
+                Err(Malformed)
+            } else {
+                Ok(extensions)
+            };
         }
         let name = cursor.token()?;
         let mut params = Vec::new();
@@ -151,8 +155,27 @@ mod tests {
     #[test]
     fn malformed() {
         for value in [
-            "", " ", ",", "a;", "a;=1", "a;x=", "a b", "a;x=1 2", "a;x=\"", "a;x=\"\"", "a;x=\"1", "a;x=\"1\\",
-            "a;x=\"1 2\"", "a;x=\"1,2\"", "é", "a;x=é", "=", ";", "a;;b", "a/b", "a;x=\"1\"2",
+            "",
+            " ",
+            ",",
+            "a;",
+            "a;=1",
+            "a;x=",
+            "a b",
+            "a;x=1 2",
+            "a;x=\"",
+            "a;x=\"\"",
+            "a;x=\"1",
+            "a;x=\"1\\",
+            "a;x=\"1 2\"",
+            "a;x=\"1,2\"",
+            "é",
+            "a;x=é",
+            "=",
+            ";",
+            "a;;b",
+            "a/b",
+            "a;x=\"1\"2",
         ] {
             assert_eq!(show(value), None, "{value}");
         }

@@ -89,7 +89,9 @@ impl FrameStart {
         let rsv1 = first & 0x40 != 0;
         // RFC 6455 §5.2: no extension we speak uses RSV2 or RSV3; RFC 7692 §6: RSV1 marks data frames.
         if first & 0x30 != 0 || (rsv1 && opcode.is_control()) {
-            return Err(ProtocolError::ReservedBits { bits: (first >> 4) & 0x07 });
+            return Err(ProtocolError::ReservedBits {
+                bits: (first >> 4) & 0x07,
+            });
         }
         if opcode.is_control() {
             // RFC 6455 §5.5: control frames are never fragmented and carry at most 125 bytes.
@@ -97,10 +99,19 @@ impl FrameStart {
                 return Err(ProtocolError::FragmentedControl { opcode: opcode as u8 });
             }
             if short_len > MAX_CONTROL {
-                return Err(ProtocolError::ControlTooLong { opcode: opcode as u8, max: MAX_CONTROL });
+                return Err(ProtocolError::ControlTooLong {
+                    opcode: opcode as u8,
+                    max: MAX_CONTROL,
+                });
             }
         }
-        Ok(Self { fin, rsv1, opcode, masked, short_len })
+        Ok(Self {
+            fin,
+            rsv1,
+            opcode,
+            masked,
+            short_len,
+        })
     }
 
     /// Reads the rest of the head from `wire`, which starts at the frame; `None` while it is short.
@@ -109,7 +120,9 @@ impl FrameStart {
         let rest = &wire[2..];
         let (len, rest) = match self.short_len {
             126 => {
-                let Some((bytes, rest)) = rest.split_first_chunk() else { return Ok(None) };
+                let Some((bytes, rest)) = rest.split_first_chunk() else {
+                    return Ok(None);
+                };
                 let len = u64::from(u16::from_be_bytes(*bytes));
                 // RFC 6455 §5.2: the shortest form must be used. Some peers tolerate more; we do not.
                 if len < 126 {
@@ -118,7 +131,9 @@ impl FrameStart {
                 (len, rest)
             }
             127 => {
-                let Some((bytes, rest)) = rest.split_first_chunk() else { return Ok(None) };
+                let Some((bytes, rest)) = rest.split_first_chunk() else {
+                    return Ok(None);
+                };
                 let len = u64::from_be_bytes(*bytes);
                 if len >> 63 != 0 {
                     return Err(ProtocolError::LengthTopBit { len });
@@ -131,12 +146,20 @@ impl FrameStart {
             len => (u64::from(len), rest),
         };
         let (mask, rest) = if self.masked {
-            let Some((key, rest)) = rest.split_first_chunk() else { return Ok(None) };
+            let Some((key, rest)) = rest.split_first_chunk() else {
+                return Ok(None);
+            };
             (Some(*key), rest)
         } else {
             (None, rest)
         };
-        let head = FrameHead { fin: self.fin, rsv1: self.rsv1, opcode: self.opcode, mask, len };
+        let head = FrameHead {
+            fin: self.fin,
+            rsv1: self.rsv1,
+            opcode: self.opcode,
+            mask,
+            len,
+        };
         Ok(Some((head, wire.len() - rest.len())))
     }
 }
@@ -179,7 +202,10 @@ impl FrameHead {
 
     /// Writes the head to the start of `out` and says how long it is.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "each cast is in the arm that bounds the length")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each cast is in the arm that bounds the length"
+    )]
     pub(crate) fn write(&self, out: &mut [u8; MAX_HEAD]) -> usize {
         let mask_bit = if self.mask.is_some() { 0x80 } else { 0 };
         out[0] = (u8::from(self.fin) << 7) | (u8::from(self.rsv1) << 6) | self.opcode as u8;
@@ -216,12 +242,22 @@ mod tests {
         for len in [0, 1, 125, 126, 127, 65_535, 65_536, u64::MAX >> 1] {
             for mask in [None, Some([1, 2, 3, 4])] {
                 for (fin, rsv1) in [(true, false), (false, true)] {
-                    let head = FrameHead { fin, rsv1, opcode: Opcode::Binary, mask, len };
+                    let head = FrameHead {
+                        fin,
+                        rsv1,
+                        opcode: Opcode::Binary,
+                        mask,
+                        len,
+                    };
                     let mut bytes = [0; MAX_HEAD];
                     let size = head.write(&mut bytes);
                     assert_eq!(FrameHead::parse(&bytes[..size]), Ok(Some((head, size))));
                     for short in 0..size {
-                        assert_eq!(FrameHead::parse(&bytes[..short]), Ok(None), "{len} cut at {short}");
+                        assert_eq!(
+                            FrameHead::parse(&bytes[..short]),
+                            Ok(None),
+                            "{len} cut at {short}"
+                        );
                     }
                 }
             }
@@ -231,20 +267,35 @@ mod tests {
     #[test]
     fn reserved_opcodes() {
         for opcode in [3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF] {
-            assert_eq!(FrameHead::parse(&[0x80 | opcode, 0x80]), Err(ProtocolError::ReservedOpcode { opcode }));
+            assert_eq!(
+                FrameHead::parse(&[0x80 | opcode, 0x80]),
+                Err(ProtocolError::ReservedOpcode { opcode })
+            );
         }
     }
 
     #[test]
     fn reserved_bits() {
-        assert_eq!(FrameHead::parse(&[0xA1, 0]), Err(ProtocolError::ReservedBits { bits: 0b010 }));
-        assert_eq!(FrameHead::parse(&[0x91, 0]), Err(ProtocolError::ReservedBits { bits: 0b001 }));
-        assert_eq!(FrameHead::parse(&[0xC9, 0]), Err(ProtocolError::ReservedBits { bits: 0b100 }));
+        assert_eq!(
+            FrameHead::parse(&[0xA1, 0]),
+            Err(ProtocolError::ReservedBits { bits: 0b010 })
+        );
+        assert_eq!(
+            FrameHead::parse(&[0x91, 0]),
+            Err(ProtocolError::ReservedBits { bits: 0b001 })
+        );
+        assert_eq!(
+            FrameHead::parse(&[0xC9, 0]),
+            Err(ProtocolError::ReservedBits { bits: 0b100 })
+        );
     }
 
     #[test]
     fn control_rules_need_only_two_bytes() {
-        assert_eq!(FrameHead::parse(&[0x09, 0]), Err(ProtocolError::FragmentedControl { opcode: 9 }));
+        assert_eq!(
+            FrameHead::parse(&[0x09, 0]),
+            Err(ProtocolError::FragmentedControl { opcode: 9 })
+        );
         let too_long = ProtocolError::ControlTooLong { opcode: 8, max: 125 };
         assert_eq!(FrameHead::parse(&[0x88, 126]), Err(too_long));
         assert_eq!(FrameHead::parse(&[0x88, 0x80 | 127]), Err(too_long));
@@ -261,6 +312,9 @@ mod tests {
     #[test]
     fn top_bit_of_a_64_bit_length() {
         let head = [0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(FrameHead::parse(&head), Err(ProtocolError::LengthTopBit { len: 1 << 63 }));
+        assert_eq!(
+            FrameHead::parse(&head),
+            Err(ProtocolError::LengthTopBit { len: 1 << 63 })
+        );
     }
 }

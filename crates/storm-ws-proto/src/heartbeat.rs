@@ -24,7 +24,11 @@ pub struct HeartbeatOptions {
 
 impl Default for HeartbeatOptions {
     fn default() -> Self {
-        Self { interval: Some(Duration::from_secs(30)), max_missed_pongs: 3, auto_pong: true }
+        Self {
+            interval: Some(Duration::from_secs(30)),
+            max_missed_pongs: 3,
+            auto_pong: true,
+        }
     }
 }
 
@@ -95,7 +99,9 @@ impl Heartbeat {
     /// A heartbeat whose first tick is one interval from `now`.
     #[must_use]
     pub fn new(options: HeartbeatOptions, now: Instant) -> Self {
-        let interval = options.interval.map(|interval| interval.max(Duration::from_millis(1)));
+        let interval = options
+            .interval
+            .map(|interval| interval.max(Duration::from_millis(1)));
         Self {
             interval,
             max_missed: options.max_missed_pongs,
@@ -124,7 +130,10 @@ impl Heartbeat {
             return HeartbeatAction::None;
         }
         // On time, ticks keep their rhythm. After a suspend the ones slept through are one tick.
-        self.next = due.checked_add(interval).filter(|&next| next > now).or_else(|| now.checked_add(interval));
+        self.next = due
+            .checked_add(interval)
+            .filter(|&next| next > now)
+            .or_else(|| now.checked_add(interval));
         if reading {
             self.missed = self.missed.saturating_add(1);
             if self.missed > self.max_missed {
@@ -141,10 +150,10 @@ impl Heartbeat {
     /// ping measures the round trip.
     pub fn pong_received(&mut self, now: Instant, payload: &[u8]) {
         self.missed = 0;
-        if payload == self.pings.to_be_bytes() {
-            if let Some(sent) = self.timed.take() {
-                self.round_trip = Some(now.saturating_duration_since(sent));
-            }
+        if payload == self.pings.to_be_bytes()
+            && let Some(sent) = self.timed.take()
+        {
+            self.round_trip = Some(now.saturating_duration_since(sent));
         }
     }
 
@@ -185,7 +194,10 @@ mod tests {
     #[test]
     fn fifteen_seconds_and_three_end_at_75_after_a_pong_at_17() {
         let (mut heartbeat, start) = heartbeat(15, 3);
-        assert!(matches!(heartbeat.handle_timeout(start + 15 * SECOND, true), HeartbeatAction::Ping(_)));
+        assert!(matches!(
+            heartbeat.handle_timeout(start + 15 * SECOND, true),
+            HeartbeatAction::Ping(_)
+        ));
         heartbeat.pong_received(start + 17 * SECOND, b"");
         assert_eq!(run_until_dead(&mut heartbeat, start), 75 * SECOND);
         assert_eq!(heartbeat.poll_timeout(), None);
@@ -200,7 +212,10 @@ mod tests {
     #[test]
     fn early_calls_do_nothing() {
         let (mut heartbeat, start) = heartbeat(15, 3);
-        assert_eq!(heartbeat.handle_timeout(start + 14 * SECOND, true), HeartbeatAction::None);
+        assert_eq!(
+            heartbeat.handle_timeout(start + 14 * SECOND, true),
+            HeartbeatAction::None
+        );
         assert_eq!(heartbeat.poll_timeout(), Some(start + 15 * SECOND));
     }
 
@@ -219,8 +234,14 @@ mod tests {
     fn an_hour_of_suspend_counts_once() {
         let (mut heartbeat, start) = heartbeat(30, 3);
         let late = start + 3600 * SECOND;
-        assert!(matches!(heartbeat.handle_timeout(late, true), HeartbeatAction::Ping(_)));
-        assert_eq!((heartbeat.missed(), heartbeat.poll_timeout()), (1, Some(late + 30 * SECOND)));
+        assert!(matches!(
+            heartbeat.handle_timeout(late, true),
+            HeartbeatAction::Ping(_)
+        ));
+        assert_eq!(
+            (heartbeat.missed(), heartbeat.poll_timeout()),
+            (1, Some(late + 30 * SECOND))
+        );
         assert_eq!(heartbeat.handle_timeout(late, true), HeartbeatAction::None);
     }
 
@@ -234,14 +255,22 @@ mod tests {
     #[test]
     fn only_the_newest_ping_is_timed() {
         let (mut heartbeat, start) = heartbeat(10, 3);
-        let HeartbeatAction::Ping(old) = heartbeat.handle_timeout(start + 10 * SECOND, true) else { panic!() };
-        let HeartbeatAction::Ping(new) = heartbeat.handle_timeout(start + 20 * SECOND, true) else { panic!() };
+        let HeartbeatAction::Ping(old) = heartbeat.handle_timeout(start + 10 * SECOND, true) else {
+            panic!()
+        };
+        let HeartbeatAction::Ping(new) = heartbeat.handle_timeout(start + 20 * SECOND, true) else {
+            panic!()
+        };
         heartbeat.pong_received(start + 21 * SECOND, &old);
         assert_eq!((heartbeat.round_trip(), heartbeat.missed()), (None, 0));
         heartbeat.pong_received(start + 22 * SECOND, &new);
         assert_eq!(heartbeat.round_trip(), Some(2 * SECOND));
         heartbeat.pong_received(start + 29 * SECOND, &new);
-        assert_eq!(heartbeat.round_trip(), Some(2 * SECOND), "a repeated pong is not timed again");
+        assert_eq!(
+            heartbeat.round_trip(),
+            Some(2 * SECOND),
+            "a repeated pong is not timed again"
+        );
     }
 
     #[test]
@@ -249,7 +278,10 @@ mod tests {
         let options = HeartbeatOptions::default().interval(None);
         let mut heartbeat = Heartbeat::new(options, Instant::now());
         assert_eq!(heartbeat.poll_timeout(), None);
-        assert_eq!(heartbeat.handle_timeout(Instant::now() + 900 * SECOND, true), HeartbeatAction::None);
+        assert_eq!(
+            heartbeat.handle_timeout(Instant::now() + 900 * SECOND, true),
+            HeartbeatAction::None
+        );
     }
 
     #[test]

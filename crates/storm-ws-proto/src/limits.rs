@@ -31,7 +31,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_frame_size: Some(1 << 20), max_message_size: Some(4 << 20), max_fragments: Some(16_384) }
+        Self {
+            max_frame_size: Some(1 << 20),
+            max_message_size: Some(4 << 20),
+            max_fragments: Some(16_384),
+        }
     }
 }
 

@@ -98,7 +98,13 @@ impl Receiver {
     /// A receiver for the side in `role`, without extensions.
     #[must_use]
     pub fn new(role: Role, limits: Limits) -> Self {
-        Self { role, limits, phase: Phase::Head, open: None, inflater: None }
+        Self {
+            role,
+            limits,
+            phase: Phase::Head,
+            open: None,
+            inflater: None,
+        }
     }
 
     /// Takes compressed messages as agreed.
@@ -162,10 +168,14 @@ impl Receiver {
                     Step::NeedMore => return Ok(None),
                 }
             }
-            let &[first, second, ..] = &wire[..] else { return Ok(None) };
+            let &[first, second, ..] = &wire[..] else {
+                return Ok(None);
+            };
             let start = FrameStart::parse(first, second)?;
             self.check_start(&start)?;
-            let Some((head, size)) = start.complete(wire)? else { return Ok(None) };
+            let Some((head, size)) = start.complete(wire)? else {
+                return Ok(None);
+            };
             let len = self.check_head(&head)?;
 
             // The fast path: a whole message in one plain frame that is all here.
@@ -202,9 +212,9 @@ impl Receiver {
         // RFC 6455 §5.4: fragments of one message are not interleaved with another's.
         match (start.opcode, &self.open) {
             (Opcode::Continuation, None) => Err(ProtocolError::UnexpectedContinuation),
-            (Opcode::Text | Opcode::Binary, Some(_)) => {
-                Err(ProtocolError::ExpectedContinuation { opcode: start.opcode as u8 })
-            }
+            (Opcode::Text | Opcode::Binary, Some(_)) => Err(ProtocolError::ExpectedContinuation {
+                opcode: start.opcode as u8,
+            }),
             _ => Ok(()),
         }
     }
@@ -212,8 +222,10 @@ impl Receiver {
     /// Limits, on the announced length: nothing of the payload needs to be here. Says the length.
     #[inline]
     fn check_head(&self, head: &FrameHead) -> Result<usize, ProtocolError> {
-        let len = usize::try_from(head.len)
-            .map_err(|_| ProtocolError::FrameTooBig { len: head.len, max: usize::MAX as u64 })?;
+        let len = usize::try_from(head.len).map_err(|_| ProtocolError::FrameTooBig {
+            len: head.len,
+            max: usize::MAX as u64,
+        })?;
         if head.opcode.is_control() {
             return Ok(len);
         }
@@ -225,7 +237,11 @@ impl Receiver {
             None => (0, 0, head.rsv1),
         };
         let total = before.saturating_add(head.len);
-        if let Some(max) = self.limits.max_message_size.filter(|&max| total > max && !compressed) {
+        if let Some(max) = self
+            .limits
+            .max_message_size
+            .filter(|&max| total > max && !compressed)
+        {
             return Err(ProtocolError::MessageTooBig { len: total, max });
         }
         if let Some(max) = self.limits.max_fragments.filter(|&max| frames >= max) {
@@ -249,7 +265,12 @@ impl Receiver {
         if let Some(open) = self.open.as_mut().filter(|_| !head.opcode.is_control()) {
             open.count_frame();
         }
-        self.phase = Phase::Payload(Partial { head, len, done: 0, utf8: Utf8Check::default() });
+        self.phase = Phase::Payload(Partial {
+            head,
+            len,
+            done: 0,
+            utf8: Utf8Check::default(),
+        });
     }
 
     /// Takes in what is here of the current payload.
@@ -276,7 +297,9 @@ impl Receiver {
                 if !head.fin {
                     return Ok(Step::NextFrame);
                 }
-                let Some(open) = self.open.take() else { return Ok(Step::NextFrame) };
+                let Some(open) = self.open.take() else {
+                    return Ok(Step::NextFrame);
+                };
                 let message = open.finish(self.inflater.as_deref_mut())?;
                 Ok(Step::Done(Incoming::Message(message)))
             }
@@ -304,7 +327,12 @@ impl Receiver {
         }
     }
 
-    fn control(&mut self, opcode: Opcode, payload: Bytes, wire: &mut BytesMut) -> Result<Incoming, ProtocolError> {
+    fn control(
+        &mut self,
+        opcode: Opcode,
+        payload: Bytes,
+        wire: &mut BytesMut,
+    ) -> Result<Incoming, ProtocolError> {
         match opcode {
             Opcode::Ping => Ok(Incoming::Ping(payload)),
             Opcode::Pong => Ok(Incoming::Pong(payload)),

@@ -118,13 +118,21 @@ impl Sender {
     /// The send half of a server: frames are not masked.
     #[must_use]
     pub fn server() -> Self {
-        Self { masks: None, deflater: None, open: None, closed: false }
+        Self {
+            masks: None,
+            deflater: None,
+            open: None,
+            closed: false,
+        }
     }
 
     /// The send half of a client: each frame takes a key from `masks`.
     #[must_use]
     pub fn client(masks: impl MaskSource + Send + 'static) -> Self {
-        Self { masks: Some(Box::new(masks)), ..Self::server() }
+        Self {
+            masks: Some(Box::new(masks)),
+            ..Self::server()
+        }
     }
 
     /// Compresses messages as agreed. A window of 8 bits agreed for this side is kept to by never
@@ -139,7 +147,11 @@ impl Sender {
     /// Which side this is.
     #[must_use]
     pub fn role(&self) -> Role {
-        if self.masks.is_some() { Role::Client } else { Role::Server }
+        if self.masks.is_some() {
+            Role::Client
+        } else {
+            Role::Server
+        }
     }
 
     /// Whether a fragmented message waits for its last fragment.
@@ -193,13 +205,13 @@ impl Sender {
         wire: &mut W,
     ) -> Result<(), SendError> {
         self.check_may_begin()?;
-        if let Some(deflater) = &mut self.deflater {
-            if compress && deflater.wants(payload.as_slice().len()) {
-                if let Some(compressed) = deflater.message(payload.as_slice()) {
-                    self.put(true, true, kind.into(), Payload::Shared(compressed.into()), wire);
-                    return Ok(());
-                }
-            }
+        if let Some(deflater) = &mut self.deflater
+            && compress
+            && deflater.wants(payload.as_slice().len())
+            && let Some(compressed) = deflater.message(payload.as_slice())
+        {
+            self.put(true, true, kind.into(), Payload::Shared(compressed.into()), wire);
+            return Ok(());
         }
         self.put(true, false, kind.into(), payload, wire);
         Ok(())
@@ -225,8 +237,11 @@ impl Sender {
         }
         let begins = self.open.is_none();
         let compressed = compress && self.deflater.is_some();
-        let mut open =
-            self.open.take().unwrap_or(OpenMessage { kind, compressed, utf8: Utf8Check::default() });
+        let mut open = self.open.take().unwrap_or(OpenMessage {
+            kind,
+            compressed,
+            utf8: Utf8Check::default(),
+        });
         let checked = open.check(kind, payload, fin);
         let compressed = open.compressed;
         if checked.is_err() || !fin {
@@ -236,7 +251,11 @@ impl Sender {
         let opcode = if begins { kind.into() } else { Opcode::Continuation };
         match self.deflater.as_deref_mut().filter(|_| compressed) {
             Some(deflater) => {
-                let piece = if fin { deflater.last_piece(payload) } else { deflater.piece(payload) };
+                let piece = if fin {
+                    deflater.last_piece(payload)
+                } else {
+                    deflater.piece(payload)
+                };
                 // RFC 7692 §6.1: RSV1 only on the first frame.
                 self.put(fin, begins, opcode, Payload::Shared(piece.into()), wire);
             }
@@ -299,7 +318,11 @@ impl Sender {
     /// # Errors
     /// [`SendError::Closed`], [`SendError::MessageOpen`], [`SendError::SharedByClient`],
     /// [`SendError::SharedKeyMismatch`].
-    pub fn put_shared<W: Wire + ?Sized>(&mut self, frame: &SharedFrame, wire: &mut W) -> Result<(), SendError> {
+    pub fn put_shared<W: Wire + ?Sized>(
+        &mut self,
+        frame: &SharedFrame,
+        wire: &mut W,
+    ) -> Result<(), SendError> {
         self.check_may_begin()?;
         if self.masks.is_some() {
             return Err(SendError::SharedByClient);
@@ -329,13 +352,21 @@ impl Sender {
         }
     }
 
-    fn control<W: Wire + ?Sized>(&mut self, opcode: Opcode, payload: &[u8], wire: &mut W) -> Result<(), SendError> {
+    fn control<W: Wire + ?Sized>(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        wire: &mut W,
+    ) -> Result<(), SendError> {
         if self.closed {
             return Err(SendError::Closed);
         }
         let max = usize::from(MAX_CONTROL);
         if payload.len() > max {
-            return Err(SendError::ControlTooLong { len: payload.len(), max });
+            return Err(SendError::ControlTooLong {
+                len: payload.len(),
+                max,
+            });
         }
         self.put(true, false, opcode, Payload::Slice(payload), wire);
         Ok(())
@@ -343,10 +374,23 @@ impl Sender {
 
     /// Writes one frame.
     #[inline]
-    fn put<W: Wire + ?Sized>(&mut self, fin: bool, rsv1: bool, opcode: Opcode, payload: Payload<'_>, wire: &mut W) {
+    fn put<W: Wire + ?Sized>(
+        &mut self,
+        fin: bool,
+        rsv1: bool,
+        opcode: Opcode,
+        payload: Payload<'_>,
+        wire: &mut W,
+    ) {
         let mask = self.masks.as_mut().map(|masks| masks.next_key());
         let len = payload.as_slice().len();
-        let head = FrameHead { fin, rsv1, opcode, mask, len: len as u64 };
+        let head = FrameHead {
+            fin,
+            rsv1,
+            opcode,
+            mask,
+            len: len as u64,
+        };
         let mut head_bytes = [0; MAX_HEAD];
         let size = head.write(&mut head_bytes);
         wire.put_slice(&head_bytes[..size]);
@@ -424,25 +468,37 @@ mod tests {
     #[test]
     fn rfc6455_section_5_7_examples() {
         let mut wire = Vec::new();
-        Sender::server().message(MessageKind::Text, hello(), true, &mut wire).unwrap();
+        Sender::server()
+            .message(MessageKind::Text, hello(), true, &mut wire)
+            .unwrap();
         assert_eq!(wire, b"\x81\x05Hello");
 
         wire.clear();
-        Sender::client(|| KEY).message(MessageKind::Text, hello(), true, &mut wire).unwrap();
+        Sender::client(|| KEY)
+            .message(MessageKind::Text, hello(), true, &mut wire)
+            .unwrap();
         assert_eq!(wire, b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
 
         wire.clear();
         let mut sender = Sender::server();
-        sender.fragment(MessageKind::Text, b"Hel", false, true, &mut wire).unwrap();
+        sender
+            .fragment(MessageKind::Text, b"Hel", false, true, &mut wire)
+            .unwrap();
         sender.ping(b"Hello", &mut wire).unwrap();
-        sender.fragment(MessageKind::Text, b"lo", true, true, &mut wire).unwrap();
+        sender
+            .fragment(MessageKind::Text, b"lo", true, true, &mut wire)
+            .unwrap();
         assert_eq!(wire, b"\x01\x03Hel\x89\x05Hello\x80\x02lo");
 
         wire.clear();
-        sender.message(MessageKind::Binary, vec![0; 256].into(), true, &mut wire).unwrap();
+        sender
+            .message(MessageKind::Binary, vec![0; 256].into(), true, &mut wire)
+            .unwrap();
         assert_eq!(wire[..4], [0x82, 0x7E, 0x01, 0x00]);
         wire.clear();
-        sender.message(MessageKind::Binary, vec![0; 65_536].into(), true, &mut wire).unwrap();
+        sender
+            .message(MessageKind::Binary, vec![0; 65_536].into(), true, &mut wire)
+            .unwrap();
         assert_eq!(wire[..10], [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0]);
     }
 
@@ -450,9 +506,15 @@ mod tests {
     fn large_payloads_are_shared_and_small_ones_copied() {
         let mut parts = Parts::default();
         let mut sender = Sender::server();
-        sender.message(MessageKind::Text, hello(), true, &mut parts).unwrap();
-        sender.message(MessageKind::Text, Bytes::from_static(b"abc"), true, &mut parts).unwrap();
-        sender.message_slice(MessageKind::Text, b"Hello", true, &mut parts).unwrap();
+        sender
+            .message(MessageKind::Text, hello(), true, &mut parts)
+            .unwrap();
+        sender
+            .message(MessageKind::Text, Bytes::from_static(b"abc"), true, &mut parts)
+            .unwrap();
+        sender
+            .message_slice(MessageKind::Text, b"Hello", true, &mut parts)
+            .unwrap();
         let shared: Vec<bool> = parts.0.iter().map(|part| part.0).collect();
         assert_eq!(shared, [false, true, false, false, false, false]);
     }
@@ -461,7 +523,9 @@ mod tests {
     fn long_masked_payloads_keep_the_key_in_step() {
         let payload: Vec<u8> = (0..2000_u16).map(|n| n.to_be_bytes()[1]).collect();
         let mut wire = Vec::new();
-        Sender::client(|| KEY).message(MessageKind::Binary, payload.clone().into(), true, &mut wire).unwrap();
+        Sender::client(|| KEY)
+            .message(MessageKind::Binary, payload.clone().into(), true, &mut wire)
+            .unwrap();
         let mut body = wire.split_off(8);
         mask::apply(KEY, &mut body);
         assert_eq!(body, payload);
@@ -471,9 +535,14 @@ mod tests {
     fn an_open_message_excludes_others_but_not_control_frames() {
         let mut wire = Vec::new();
         let mut sender = Sender::server();
-        sender.fragment(MessageKind::Binary, b"a", false, true, &mut wire).unwrap();
+        sender
+            .fragment(MessageKind::Binary, b"a", false, true, &mut wire)
+            .unwrap();
         assert!(sender.is_mid_message());
-        assert_eq!(sender.message(MessageKind::Text, hello(), true, &mut wire), Err(SendError::MessageOpen));
+        assert_eq!(
+            sender.message(MessageKind::Text, hello(), true, &mut wire),
+            Err(SendError::MessageOpen)
+        );
         let shared = SharedFrame::encode(MessageKind::Text, b"x", SharedKey::PLAIN);
         assert_eq!(sender.put_shared(&shared, &mut wire), Err(SendError::MessageOpen));
         assert_eq!(
@@ -481,7 +550,9 @@ mod tests {
             Err(SendError::KindChanged)
         );
         sender.pong(b"p", &mut wire).unwrap();
-        sender.fragment(MessageKind::Binary, b"b", true, true, &mut wire).unwrap();
+        sender
+            .fragment(MessageKind::Binary, b"b", true, true, &mut wire)
+            .unwrap();
         assert_eq!(wire, b"\x02\x01a\x8A\x01p\x80\x01b");
     }
 
@@ -504,11 +575,20 @@ mod tests {
         let mut sender = Sender::server();
         sender.close(None, &mut wire).unwrap();
         assert_eq!(wire, b"\x88\x00");
-        assert_eq!(sender.message(MessageKind::Text, hello(), true, &mut wire), Err(SendError::Closed));
-        assert_eq!(sender.fragment(MessageKind::Text, b"", true, true, &mut wire), Err(SendError::Closed));
+        assert_eq!(
+            sender.message(MessageKind::Text, hello(), true, &mut wire),
+            Err(SendError::Closed)
+        );
+        assert_eq!(
+            sender.fragment(MessageKind::Text, b"", true, true, &mut wire),
+            Err(SendError::Closed)
+        );
         assert_eq!(sender.ping(b"", &mut wire), Err(SendError::Closed));
         assert_eq!(sender.pong(b"", &mut wire), Err(SendError::Closed));
-        assert_eq!(sender.close(Some((CloseCode::NORMAL, "")), &mut wire), Err(SendError::Closed));
+        assert_eq!(
+            sender.close(Some((CloseCode::NORMAL, "")), &mut wire),
+            Err(SendError::Closed)
+        );
         assert_eq!(wire.len(), 2);
     }
 
@@ -519,7 +599,9 @@ mod tests {
         sender.ping(&[0; 125], &mut wire).unwrap();
         let error = sender.ping(&[0; 126], &mut wire);
         assert_eq!(error, Err(SendError::ControlTooLong { len: 126, max: 125 }));
-        sender.close(Some((CloseCode::NORMAL, &"é".repeat(200))), &mut wire).unwrap();
+        sender
+            .close(Some((CloseCode::NORMAL, &"é".repeat(200))), &mut wire)
+            .unwrap();
         assert_eq!(wire[127..129], [0x88, 124]);
     }
 

@@ -62,21 +62,32 @@ impl SharedFrame {
     #[must_use]
     pub fn encode(kind: MessageKind, payload: &[u8], key: SharedKey) -> Self {
         #[cfg(feature = "deflate")]
-        if let Some(key) = key.0.filter(|key| !payload.is_empty() && payload.len() >= key.min_size) {
+        if let Some(key) = key
+            .0
+            .filter(|key| !payload.is_empty() && payload.len() >= key.min_size)
+        {
             let params = crate::DeflateParams {
                 server_max_window_bits: key.window_bits,
                 // Nothing was sent before and nothing will be after, so an incompressible one goes plain.
                 server_no_context_takeover: true,
                 ..crate::DeflateParams::default()
             };
-            let options = crate::DeflateOptions::default().level(key.level).min_size(key.min_size);
+            let options = crate::DeflateOptions::default()
+                .level(key.level)
+                .min_size(key.min_size);
             let deflater = crate::deflate::Deflater::new(crate::Role::Server, &params, &options);
             if let Some(compressed) = deflater.and_then(|mut deflater| deflater.message(payload)) {
-                return Self { bytes: frame(kind, true, &compressed), window_bits: Some(key.window_bits) };
+                return Self {
+                    bytes: frame(kind, true, &compressed),
+                    window_bits: Some(key.window_bits),
+                };
             }
         }
         let _ = key;
-        Self { bytes: frame(kind, false, payload), window_bits: None }
+        Self {
+            bytes: frame(kind, false, payload),
+            window_bits: None,
+        }
     }
 
     /// The frame as it goes on the wire.
@@ -97,7 +108,13 @@ impl SharedFrame {
 }
 
 fn frame(kind: MessageKind, rsv1: bool, payload: &[u8]) -> Bytes {
-    let head = FrameHead { fin: true, rsv1, opcode: Opcode::from(kind), mask: None, len: payload.len() as u64 };
+    let head = FrameHead {
+        fin: true,
+        rsv1,
+        opcode: Opcode::from(kind),
+        mask: None,
+        len: payload.len() as u64,
+    };
     let mut head_bytes = [0; MAX_HEAD];
     let size = head.write(&mut head_bytes);
     let mut bytes = Vec::with_capacity(size + payload.len());

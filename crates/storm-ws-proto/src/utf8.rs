@@ -92,11 +92,13 @@ mod tests {
     fn fails_at_the_first_hopeless_byte() {
         for (name, text) in TEXTS {
             // The oracle: the shortest prefix that std calls an error rather than an unfinished text.
-            let hopeless = (0..=text.len()).find(|&n| {
-                std::str::from_utf8(&text[..n]).is_err_and(|error| error.error_len().is_some())
-            });
+            let hopeless = (0..=text.len())
+                .find(|&n| std::str::from_utf8(&text[..n]).is_err_and(|error| error.error_len().is_some()));
             let mut check = Utf8Check::default();
-            let failed = text.iter().position(|&byte| check.feed(&[byte]).is_err()).map(|at| at + 1);
+            let failed = text
+                .iter()
+                .position(|&byte| check.feed(&[byte]).is_err())
+                .map(|at| at + 1);
             assert_eq!(failed, hopeless, "{name}");
         }
     }

@@ -43,7 +43,13 @@ impl Inflater {
         let (window_bits, keep_window) = params.of(peer);
         // A larger window than the peer's reads whatever the peer's can have written.
         let window_bits = window_bits.clamp(MIN_WINDOW_BITS, 15);
-        Self { state: None, window_bits, keep_window, started: false, ended: false }
+        Self {
+            state: None,
+            window_bits,
+            keep_window,
+            started: false,
+            ended: false,
+        }
     }
 
     /// Inflates a piece of a message onto the end of `out`, which holds that message alone.
@@ -64,15 +70,19 @@ impl Inflater {
                 self.state = None;
                 self.ended = false;
             }
-            let state =
-                self.state.get_or_insert_with(|| Decompress::new_with_window_bits(false, self.window_bits));
+            let state = self
+                .state
+                .get_or_insert_with(|| Decompress::new_with_window_bits(false, self.window_bits));
             grow(out, piece.len(), max);
             let (read, written) = (state.total_in(), out.len());
             let status = state
                 .decompress_vec(piece, out, FlushDecompress::None)
                 .map_err(|_| ProtocolError::CorruptDeflate)?;
             if let Some(max) = max.filter(|&max| out.len() as u64 > max) {
-                return Err(ProtocolError::MessageTooBig { len: out.len() as u64, max });
+                return Err(ProtocolError::MessageTooBig {
+                    len: out.len() as u64,
+                    max,
+                });
             }
             let read = usize::try_from(state.total_in() - read).map_err(|_| ProtocolError::CorruptDeflate)?;
             piece = &piece[read..];
@@ -112,9 +122,15 @@ fn grow(out: &mut Vec<u8>, input: usize, max: Option<u64>) {
     if out.len() < out.capacity() {
         return;
     }
-    let wanted = out.len().max(FIRST_CHUNK).max(input.saturating_mul(2).min(1 << 16));
+    let wanted = out
+        .len()
+        .max(FIRST_CHUNK)
+        .max(input.saturating_mul(2).min(1 << 16));
     let allowed = match max {
-        Some(max) => usize::try_from(max).unwrap_or(usize::MAX - 1).saturating_add(1).saturating_sub(out.len()),
+        Some(max) => usize::try_from(max)
+            .unwrap_or(usize::MAX - 1)
+            .saturating_add(1)
+            .saturating_sub(out.len()),
         None => wanted,
     };
     out.reserve_exact(wanted.min(allowed).max(1));
@@ -221,7 +237,10 @@ impl Deflater {
 
 /// RFC 7692 §7.2.1: the four bytes every sync flush ends with stay at home.
 fn strip_tail(out: &mut Vec<u8>) {
-    debug_assert!(out.ends_with(&TAIL), "a sync flush ends with an empty stored block");
+    debug_assert!(
+        out.ends_with(&TAIL),
+        "a sync flush ends with an empty stored block"
+    );
     out.truncate(out.len() - TAIL.len());
 }
 
@@ -273,9 +292,15 @@ mod tests {
                 let (mut deflater, mut inflater) = pair(bits, keep);
                 for message in 0..30 {
                     let text = sample(message / 2, 1 + 977 * message as usize);
-                    let Some(wire) = deflater.message(&text) else { continue };
+                    let Some(wire) = deflater.message(&text) else {
+                        continue;
+                    };
                     let back = inflate(&mut inflater, &wire);
-                    assert_eq!(back.as_deref(), Ok(&text[..]), "{bits} bits, keep {keep}, {message}");
+                    assert_eq!(
+                        back.as_deref(),
+                        Ok(&text[..]),
+                        "{bits} bits, keep {keep}, {message}"
+                    );
                 }
             }
         }
@@ -291,7 +316,10 @@ mod tests {
             let (mut wide, _) = pair(15, true);
             let repeated = [&text[..20_000], &text[..20_000]].concat();
             let (small, large) = (deflater.piece(&repeated).len(), wide.piece(&repeated).len());
-            assert!(small > large, "{bits} bits do not see a repetition 20 000 bytes back");
+            assert!(
+                small > large,
+                "{bits} bits do not see a repetition 20 000 bytes back"
+            );
             // An inflater with exactly that window, fed byte by byte into tiny outputs, so that nothing
             // but its own window can serve a reference.
             let (mut deflater, _) = pair(bits, true);
@@ -301,7 +329,9 @@ mod tests {
             let mut input = &wire[..];
             loop {
                 let (read, written) = (inflater.total_in(), inflater.total_out());
-                inflater.decompress(input, &mut piece, FlushDecompress::None).expect("inside the window");
+                inflater
+                    .decompress(input, &mut piece, FlushDecompress::None)
+                    .expect("inside the window");
                 input = &input[usize::try_from(inflater.total_in() - read).unwrap()..];
                 let written = usize::try_from(inflater.total_out() - written).unwrap();
                 out.extend_from_slice(&piece[..written]);
@@ -319,12 +349,24 @@ mod tests {
         let cases: [(&str, &[u8]); 5] = [
             ("one fixed block", &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00]),
             ("shared window", &[0xF2, 0x00, 0x11, 0x00, 0x00]),
-            ("stored block", &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00]),
+            (
+                "stored block",
+                &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00],
+            ),
             ("final block", &[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00]),
-            ("two blocks", &[0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00]),
+            (
+                "two blocks",
+                &[
+                    0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00,
+                ],
+            ),
         ];
         for (name, wire) in cases {
-            assert_eq!(inflate(&mut inflater, wire).as_deref(), Ok(&b"Hello"[..]), "{name}");
+            assert_eq!(
+                inflate(&mut inflater, wire).as_deref(),
+                Ok(&b"Hello"[..]),
+                "{name}"
+            );
         }
     }
 
@@ -333,7 +375,11 @@ mod tests {
         let (_, mut inflater) = pair(15, true);
         assert_eq!(inflate(&mut inflater, &[0x00]), Ok(vec![]));
         assert_eq!(inflate(&mut inflater, &[]), Ok(vec![]));
-        assert_eq!(inflate(&mut inflater, &[0x02, 0x00]), Ok(vec![]), "an empty fixed block first");
+        assert_eq!(
+            inflate(&mut inflater, &[0x02, 0x00]),
+            Ok(vec![]),
+            "an empty fixed block first"
+        );
     }
 
     #[test]
@@ -347,16 +393,28 @@ mod tests {
     #[test]
     fn corrupt_and_truncated_streams() {
         let (mut deflater, mut inflater) = pair(15, false);
-        assert_eq!(inflate(&mut inflater, &[0x07]), Err(ProtocolError::CorruptDeflate), "block type 3");
+        assert_eq!(
+            inflate(&mut inflater, &[0x07]),
+            Err(ProtocolError::CorruptDeflate),
+            "block type 3"
+        );
         let text = sample(3, 5000);
         let wire = deflater.message(&text).unwrap();
         for cut in 1..wire.len() - 1 {
             let (_, mut inflater) = pair(15, false);
-            assert_ne!(inflate(&mut inflater, &wire[..cut]).as_deref(), Ok(&text[..]), "cut at {cut}");
+            assert_ne!(
+                inflate(&mut inflater, &wire[..cut]).as_deref(),
+                Ok(&text[..]),
+                "cut at {cut}"
+            );
         }
         let stored = [0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65];
         let (_, mut inflater) = pair(15, true);
-        assert_eq!(inflate(&mut inflater, &stored), Err(ProtocolError::CorruptDeflate), "inside a block");
+        assert_eq!(
+            inflate(&mut inflater, &stored),
+            Err(ProtocolError::CorruptDeflate),
+            "inside a block"
+        );
     }
 
     #[test]
@@ -372,7 +430,13 @@ mod tests {
         let bomb = deflater.piece(&vec![0; 100 << 20]);
         let mut out = Vec::new();
         let error = inflater.inflate(&bomb, &mut out, Some(1 << 20));
-        assert_eq!(error, Err(ProtocolError::MessageTooBig { len: (1 << 20) + 1, max: 1 << 20 }));
+        assert_eq!(
+            error,
+            Err(ProtocolError::MessageTooBig {
+                len: (1 << 20) + 1,
+                max: 1 << 20
+            })
+        );
         assert_eq!(out.capacity(), (1 << 20) + 1);
     }
 

@@ -10,7 +10,7 @@ mod negotiate;
 
 pub(crate) use codec::{Deflater, Inflater};
 pub use negotiate::DeflateOptions;
-pub(crate) use negotiate::{EXTENSION, accept_offer, check_response, offer};
+pub(crate) use negotiate::{accept_offer, check_response, offer};
 
 use crate::role::Role;
 

@@ -9,7 +9,7 @@ use super::DeflateParams;
 use crate::extension::Extension;
 
 /// The extension's registered name.
-pub(crate) const EXTENSION: &str = "permessage-deflate";
+const EXTENSION: &str = "permessage-deflate";
 
 /// What we offer as a client or grant as a server, and how we compress.
 ///
@@ -139,27 +139,15 @@ impl Written {
                     written.server_max_window_bits = Some(window_bits(value)?);
                 }
                 ("client_max_window_bits", value) if written.client_max_window_bits.is_none() => {
-                    written.client_max_window_bits = Some(value.map(window_bits).transpose_ok()?);
+                    written.client_max_window_bits = Some(match value {
+                        Some(value) => Some(window_bits(value)?),
+                        None => None,
+                    });
                 }
                 _ => return None,
             }
         }
         Some(written)
-    }
-}
-
-trait TransposeOk {
-    fn transpose_ok(self) -> Option<Option<u8>>;
-}
-
-impl TransposeOk for Option<Option<u8>> {
-    /// No value is fine, a bad value is not.
-    fn transpose_ok(self) -> Option<Option<u8>> {
-        match self {
-            None => Some(None),
-            Some(None) => None,
-            Some(bits) => Some(bits),
-        }
     }
 }
 
@@ -175,7 +163,9 @@ fn window_bits(value: &str) -> Option<u8> {
 
 /// Server: answers one offer. `None` declines it.
 pub(crate) fn accept_offer(offer: &Extension, options: &DeflateOptions) -> Option<(String, DeflateParams)> {
-    let offered = (offer.name == EXTENSION).then(|| Written::read(offer)).flatten()?;
+    let offered = (offer.name == EXTENSION)
+        .then(|| Written::read(offer))
+        .flatten()?;
     // zlib's smallest window for raw deflate is 9 bits, so we could not keep to 8.
     let server_max_window_bits = match offered.server_max_window_bits {
         Some(8) => return None,
@@ -231,7 +221,9 @@ pub(crate) fn offer(options: &DeflateOptions) -> String {
 
 /// Client: checks the server's response against our offer. `None` refuses it.
 pub(crate) fn check_response(response: &Extension, options: &DeflateOptions) -> Option<DeflateParams> {
-    let agreed = (response.name == EXTENSION).then(|| Written::read(response)).flatten()?;
+    let agreed = (response.name == EXTENSION)
+        .then(|| Written::read(response))
+        .flatten()?;
     // §7.1.1.1: what we asked of the server must be in its answer; it may volunteer the same.
     if options.server_no_context_takeover && !agreed.server_no_context_takeover {
         return None;
@@ -272,24 +264,62 @@ mod tests {
         let small = plain.server_max_window_bits(10).client_max_window_bits(11);
         let cases = [
             ("permessage-deflate", plain, Some("permessage-deflate")),
-            ("permessage-deflate; client_max_window_bits", plain, Some("permessage-deflate")),
-            ("permessage-deflate; client_max_window_bits=9", plain, Some("permessage-deflate; client_max_window_bits=9")),
-            ("permessage-deflate; client_max_window_bits=8", plain, Some("permessage-deflate; client_max_window_bits=8")),
-            ("permessage-deflate; server_max_window_bits=\"12\"", plain, Some("permessage-deflate; server_max_window_bits=12")),
-            ("permessage-deflate; server_max_window_bits=15", plain, Some("permessage-deflate; server_max_window_bits=15")),
-            ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", plain,
-             Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover")),
-            ("permessage-deflate", small, Some("permessage-deflate; server_max_window_bits=10")),
-            ("permessage-deflate; client_max_window_bits", small,
-             Some("permessage-deflate; server_max_window_bits=10; client_max_window_bits=11")),
+            (
+                "permessage-deflate; client_max_window_bits",
+                plain,
+                Some("permessage-deflate"),
+            ),
+            (
+                "permessage-deflate; client_max_window_bits=9",
+                plain,
+                Some("permessage-deflate; client_max_window_bits=9"),
+            ),
+            (
+                "permessage-deflate; client_max_window_bits=8",
+                plain,
+                Some("permessage-deflate; client_max_window_bits=8"),
+            ),
+            (
+                "permessage-deflate; server_max_window_bits=\"12\"",
+                plain,
+                Some("permessage-deflate; server_max_window_bits=12"),
+            ),
+            (
+                "permessage-deflate; server_max_window_bits=15",
+                plain,
+                Some("permessage-deflate; server_max_window_bits=15"),
+            ),
+            (
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+                plain,
+                Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
+            ),
+            (
+                "permessage-deflate",
+                small,
+                Some("permessage-deflate; server_max_window_bits=10"),
+            ),
+            (
+                "permessage-deflate; client_max_window_bits",
+                small,
+                Some("permessage-deflate; server_max_window_bits=10; client_max_window_bits=11"),
+            ),
             ("permessage-deflate; server_max_window_bits=8", plain, None),
             ("permessage-deflate; server_max_window_bits", plain, None),
             ("permessage-deflate; server_max_window_bits=16", plain, None),
             ("permessage-deflate; server_max_window_bits=09", plain, None),
             ("permessage-deflate; client_max_window_bits=7", plain, None),
-            ("permessage-deflate; client_max_window_bits; client_max_window_bits=9", plain, None),
+            (
+                "permessage-deflate; client_max_window_bits; client_max_window_bits=9",
+                plain,
+                None,
+            ),
             ("permessage-deflate; server_no_context_takeover=1", plain, None),
-            ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", plain, None),
+            (
+                "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+                plain,
+                None,
+            ),
             ("permessage-deflate; turbo", plain, None),
             ("x-webkit-deflate-frame", plain, None),
         ];
@@ -317,7 +347,10 @@ mod tests {
     #[test]
     fn client_checks_the_response() {
         let plain = DeflateOptions::default();
-        let asked = plain.server_no_context_takeover(true).server_max_window_bits(10).client_max_window_bits(12);
+        let asked = plain
+            .server_no_context_takeover(true)
+            .server_max_window_bits(10)
+            .client_max_window_bits(12);
         let cases = [
             ("permessage-deflate", plain, true),
             ("permessage-deflate; server_no_context_takeover", plain, true),
@@ -330,12 +363,28 @@ mod tests {
             ("permessage-bzip2", plain, false),
             ("permessage-deflate", asked, false),
             ("permessage-deflate; server_no_context_takeover", asked, false),
-            ("permessage-deflate; server_no_context_takeover; server_max_window_bits=10", asked, true),
-            ("permessage-deflate; server_no_context_takeover; server_max_window_bits=11", asked, false),
-            ("permessage-deflate; server_no_context_takeover; server_max_window_bits=9; client_max_window_bits=13", asked, false),
+            (
+                "permessage-deflate; server_no_context_takeover; server_max_window_bits=10",
+                asked,
+                true,
+            ),
+            (
+                "permessage-deflate; server_no_context_takeover; server_max_window_bits=11",
+                asked,
+                false,
+            ),
+            (
+                "permessage-deflate; server_no_context_takeover; server_max_window_bits=9; client_max_window_bits=13",
+                asked,
+                false,
+            ),
         ];
         for (response, options, fine) in cases {
-            assert_eq!(check_response(&one(response), &options).is_some(), fine, "{response}");
+            assert_eq!(
+                check_response(&one(response), &options).is_some(),
+                fine,
+                "{response}"
+            );
         }
     }
 
