@@ -5,10 +5,6 @@
 
 use crate::error::ProtocolError;
 
-/// No compression can have been agreed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeflateParams {}
-
 /// No compression can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeflateOptions {}

@@ -147,7 +147,7 @@ fn garbage_gets_400() {
 fn host_exactly_once() {
     refused(&with("Host", &[]), 400);
     refused(&with("", &["Host: other.example.com"]), 400);
-    for host in ["", "a b", "user@host", "a/b", "a:b", "[::1"] {
+    for host in ["", "a b", "user@host", "a/b", "[::1"] {
         refused(&with("Host", &[&format!("Host: {host}")]), 400);
     }
     for host in [
