@@ -124,11 +124,40 @@ impl Receiver {
     /// close with [`ProtocolError::close_code`].
     #[inline]
     pub fn receive(&mut self, wire: &mut BytesMut) -> Result<Option<Incoming>, ProtocolError> {
-        let result = self.step(wire);
-        if result.is_err() {
-            self.end(wire);
+        // Each way out builds its result in place: looking at a finished one here would copy it, and a copy
+        // right behind the write stalls for longer than the whole head takes.
+        loop {
+            if !matches!(self.phase, Phase::Head) {
+                match self.payload(wire) {
+                    Ok(Step::Done(incoming)) => return Ok(Some(incoming)),
+                    Ok(Step::NextFrame) => continue,
+                    Ok(Step::NeedMore) => return Ok(None),
+                    Err(error) => return Err(self.fail(error, wire)),
+                }
+            }
+            let (head, size, len) = match self.head(wire) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(self.fail(error, wire)),
+            };
+            // The fast path: a whole message in one plain frame that is all here.
+            if wire.len() - size >= len && head.fin && !head.rsv1 && head.opcode != Opcode::Continuation {
+                // One cut per frame: the head goes with its payload and is skipped in the frozen part,
+                // which is cheaper than advancing the buffer first.
+                let mut frame = wire.split_to(size + len);
+                if let Some(key) = head.mask {
+                    mask::apply(key, &mut frame[size..]);
+                }
+                let mut payload = frame.freeze();
+                payload.advance(size);
+                if head.opcode == Opcode::Binary {
+                    return Ok(Some(Incoming::Message(Message::Binary(payload))));
+                }
+                return self.text_or_control(head.opcode, payload, wire);
+            }
+            wire.advance(size);
+            self.begin(head, len);
         }
-        result
     }
 
     /// How many more bytes would complete what is arriving; a hint for reserving.
@@ -158,41 +187,37 @@ impl Receiver {
         matches!(self.phase, Phase::Ended)
     }
 
+    /// The next head with its size and the payload's length, if it is whole and breaks no rule.
     #[inline]
-    fn step(&mut self, wire: &mut BytesMut) -> Result<Option<Incoming>, ProtocolError> {
-        loop {
-            if !matches!(self.phase, Phase::Head) {
-                match self.payload(wire)? {
-                    Step::Done(incoming) => return Ok(Some(incoming)),
-                    Step::NextFrame => continue,
-                    Step::NeedMore => return Ok(None),
-                }
-            }
-            let &[first, second, ..] = &wire[..] else {
-                return Ok(None);
-            };
-            let start = FrameStart::parse(first, second)?;
-            self.check_start(&start)?;
-            let Some((head, size)) = start.complete(wire)? else {
-                return Ok(None);
-            };
-            let len = self.check_head(&head)?;
+    fn head(&self, wire: &[u8]) -> Result<Option<(FrameHead, usize, usize)>, ProtocolError> {
+        let &[first, second, ..] = wire else {
+            return Ok(None);
+        };
+        let start = FrameStart::parse(first, second)?;
+        self.check_start(&start)?;
+        let Some((head, size)) = start.complete(wire)? else {
+            return Ok(None);
+        };
+        let len = self.check_head(&head)?;
+        Ok(Some((head, size, len)))
+    }
 
-            // The fast path: a whole message in one plain frame that is all here.
-            if wire.len() - size >= len && head.fin && !head.rsv1 && head.opcode != Opcode::Continuation {
-                if let Some(key) = head.mask {
-                    mask::apply(key, &mut wire[size..size + len]);
-                }
-                wire.advance(size);
-                let payload = wire.split_to(len).freeze();
-                return match head.opcode {
-                    Opcode::Binary => Ok(Some(Incoming::Message(Message::Binary(payload)))),
-                    Opcode::Text => text(payload).map(|message| Some(Incoming::Message(message))),
-                    _ => self.control(head.opcode, payload, wire).map(Some),
-                };
-            }
-            wire.advance(size);
-            self.begin(head, len);
+    #[inline]
+    fn text_or_control(
+        &mut self,
+        opcode: Opcode,
+        payload: Bytes,
+        wire: &mut BytesMut,
+    ) -> Result<Option<Incoming>, ProtocolError> {
+        if opcode == Opcode::Text {
+            return match text(payload) {
+                Ok(message) => Ok(Some(Incoming::Message(message))),
+                Err(error) => Err(self.fail(error, wire)),
+            };
+        }
+        match self.control(opcode, payload, wire) {
+            Ok(incoming) => Ok(Some(incoming)),
+            Err(error) => Err(self.fail(error, wire)),
         }
     }
 
@@ -251,6 +276,7 @@ impl Receiver {
     }
 
     /// Starts on a payload that needs more than one step.
+    #[inline(never)]
     fn begin(&mut self, head: FrameHead, len: usize) {
         // One plain frame stays in the read buffer until it is whole. Everything else is taken out as it
         // comes: fragments to be joined, compressed data to be inflated.
@@ -274,6 +300,7 @@ impl Receiver {
     }
 
     /// Takes in what is here of the current payload.
+    #[inline(never)]
     fn payload(&mut self, wire: &mut BytesMut) -> Result<Step, ProtocolError> {
         let Phase::Payload(partial) = &mut self.phase else {
             wire.clear();
@@ -327,6 +354,7 @@ impl Receiver {
         }
     }
 
+    #[inline(never)]
     fn control(
         &mut self,
         opcode: Opcode,
@@ -343,6 +371,12 @@ impl Receiver {
                 Ok(Incoming::Close(frame))
             }
         }
+    }
+
+    #[cold]
+    fn fail(&mut self, error: ProtocolError, wire: &mut BytesMut) -> ProtocolError {
+        self.end(wire);
+        error
     }
 
     /// Gives up everything held; nothing is dispatched any more.
