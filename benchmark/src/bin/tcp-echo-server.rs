@@ -48,12 +48,7 @@ impl TcpHandler for Echo {
 }
 
 async fn echo(addr: SocketAddr, framer: impl MessageFramer + Clone + Sync) -> Result<(), BoxError> {
-    let server = TcpServer::bind(addr)
-        .backlog(serve::BACKLOG)
-        .framer(framer)
-        .handler(Echo)
-        .start()
-        .await?;
+    let server = TcpServer::bind(addr).backlog(serve::BACKLOG).framer(framer).handler(Echo).start().await?;
     serve::announce(server.local_addr().ok_or("no address")?)?;
     server.stopped().await;
     Ok(())

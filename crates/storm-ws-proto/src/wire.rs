@@ -1,0 +1,49 @@
+//! Where the send half writes.
+//!
+//! Owns: the trait between frame encoding and the caller's outgoing queue.
+//! In:   frame heads, payloads.
+//! Out:  the same bytes in the same order, copied or shared as the implementor likes.
+//! Not here: when they are written to a socket.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// An outgoing queue of bytes.
+pub trait Wire {
+    /// Appends a copy of `bytes`.
+    fn put_slice(&mut self, bytes: &[u8]);
+
+    /// Appends `bytes`, which may be kept as they are.
+    fn put_bytes(&mut self, bytes: Bytes);
+
+    /// Payloads of at least this many bytes are handed to [`put_bytes`](Self::put_bytes), shorter ones
+    /// copied by [`put_slice`](Self::put_slice).
+    fn share_threshold(&self) -> usize;
+}
+
+impl Wire for BytesMut {
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn put_bytes(&mut self, bytes: Bytes) {
+        self.put(bytes);
+    }
+
+    fn share_threshold(&self) -> usize {
+        usize::MAX
+    }
+}
+
+impl Wire for Vec<u8> {
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn put_bytes(&mut self, bytes: Bytes) {
+        self.extend_from_slice(&bytes);
+    }
+
+    fn share_threshold(&self) -> usize {
+        usize::MAX
+    }
+}
