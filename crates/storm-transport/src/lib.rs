@@ -13,7 +13,7 @@
 //! | [`connection`] | the loop |
 //! | [`protocol`] | what the loop asks of a protocol |
 //! | [`framed`] | framed TCP as a protocol |
-//! | [`connect`] | connecting sockets |
+//! | [`mod@connect`] | connecting sockets |
 //! | [`stream`] | the kinds of stream |
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
