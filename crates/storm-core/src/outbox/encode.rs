@@ -71,7 +71,9 @@ pub struct Part {
     pub is_text: bool,
     /// The bytes; a character of a text may be divided between two parts.
     pub data: Bytes,
-    /// Whether this is the last part.
+    /// Whether a message begins here.
+    pub first: bool,
+    /// Whether it ends here.
     pub last: bool,
 }
 
