@@ -149,8 +149,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
             (Some(waiters), None) => !waiters.has_senders(),
             (Some(waiters), Some(ticket)) => waiters.is_first(ticket),
         };
-        let continues =
-            self.in_parts && matches!(&payload, Payload::Part(part) if part.as_ref().is_some_and(|part| !part.first));
+        let continues = self.in_parts
+            && matches!(&payload, Payload::Part(part) if part.as_ref().is_some_and(|part| !part.first));
         if self.in_parts && !continues {
             return Ok(Admission::Busy);
         }

@@ -92,7 +92,9 @@ impl Encode for WsEncode {
                 let frame = match &goodbye {
                     None => Some(normal),
                     Some((NO_STATUS, _)) => None,
-                    Some((code, reason)) => Some(CloseCode::new(*code).map_or(normal, |code| (code, &**reason))),
+                    Some((code, reason)) => {
+                        Some(CloseCode::new(*code).map_or(normal, |code| (code, &**reason)))
+                    }
                 };
                 self.sender.close(frame, &mut QueueWire(queue))
             }

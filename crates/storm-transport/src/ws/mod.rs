@@ -9,12 +9,14 @@
 //! `storm-client`).
 
 mod encode;
+mod handler;
 mod options;
 mod protocol;
 mod session;
 pub mod upgrade;
 
 pub use encode::WsEncode;
+pub use handler::WsHandler;
 pub use options::WsOptions;
 pub use protocol::{Agreed, WsProtocol};
 pub use session::{MessageWriter, WsSession};

@@ -64,16 +64,25 @@ impl WsOptions {
     /// A limit or the heartbeat interval is zero ("off" and "no limit" are `None`).
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.heartbeat.interval.is_some_and(|interval| interval.is_zero()) {
-            return Err(ConfigError::new("heartbeat", "interval must be longer than zero; None turns it off"));
+            return Err(ConfigError::new(
+                "heartbeat",
+                "interval must be longer than zero; None turns it off",
+            ));
         }
         if self.limits.max_frame_size == Some(0) || self.limits.max_message_size == Some(0) {
             return Err(ConfigError::new("limits", "sizes must be at least 1 byte; None removes the limit"));
         }
         if self.limits.max_fragments == Some(0) {
-            return Err(ConfigError::new("limits", "max_fragments must be at least 1; None removes the limit"));
+            return Err(ConfigError::new(
+                "limits",
+                "max_fragments must be at least 1; None removes the limit",
+            ));
         }
         if self.head_limits.max_bytes < 64 || self.head_limits.max_headers < 5 {
-            return Err(ConfigError::new("head_limits", "leave no room for an upgrade: at least 64 bytes, 5 lines"));
+            return Err(ConfigError::new(
+                "head_limits",
+                "leave no room for an upgrade: at least 64 bytes, 5 lines",
+            ));
         }
         Ok(())
     }

@@ -166,7 +166,9 @@ impl Protocol for WsProtocol {
 
     fn join(data: Bytes, kind: MessageKind) -> Result<Message, BoxError> {
         Ok(match kind {
-            MessageKind::Text => Message::Text(ByteString::try_from(data).map_err(|error| error.to_string())?),
+            MessageKind::Text => {
+                Message::Text(ByteString::try_from(data).map_err(|error| error.to_string())?)
+            }
             MessageKind::Binary => Message::Binary(data),
         })
     }
@@ -187,10 +189,17 @@ impl Protocol for WsProtocol {
         self.heartbeat.poll_timeout()
     }
 
-    fn handle_timeout(&mut self, now: Instant, session: &Session, reading: bool) -> Result<(), DisconnectReason> {
+    fn handle_timeout(
+        &mut self,
+        now: Instant,
+        session: &Session,
+        reading: bool,
+    ) -> Result<(), DisconnectReason> {
         match self.heartbeat.handle_timeout(now, reading) {
             HeartbeatAction::None => {}
-            HeartbeatAction::Ping(payload) => session.control(Control::Ping(Bytes::copy_from_slice(&payload))),
+            HeartbeatAction::Ping(payload) => {
+                session.control(Control::Ping(Bytes::copy_from_slice(&payload)));
+            }
             HeartbeatAction::Dead => return Err(DisconnectReason::HeartbeatTimeout),
         }
         Ok(())

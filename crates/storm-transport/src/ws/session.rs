@@ -220,7 +220,8 @@ impl MessageWriter<'_> {
 impl Drop for MessageWriter<'_> {
     fn drop(&mut self) {
         if self.state == WriterState::Begun {
-            let goodbye = (CloseCode::INTERNAL_ERROR.into(), ByteString::from_static("a message was not finished"));
+            let goodbye =
+                (CloseCode::INTERNAL_ERROR.into(), ByteString::from_static("a message was not finished"));
             self.session.start_close_with(DisconnectReason::Aborted, Some(goodbye));
         }
     }

@@ -85,7 +85,8 @@ async fn read_body<S: AsyncRead + Unpin>(
     body: &mut BytesMut,
     headers: &storm_ws_proto::http::HeaderMap,
 ) {
-    let announced = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let announced =
+        headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let wanted = announced.unwrap_or(0).min(MAX_BODY);
     while body.len() < wanted {
         body.reserve(FIRST_READ);
