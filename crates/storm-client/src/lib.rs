@@ -8,11 +8,18 @@
 //!
 //! Not here: the connection loop (`storm-transport`), sessions (`storm-core`).
 
+mod events;
 mod handle;
 mod options;
 mod supervise;
 mod tcp;
+#[cfg(feature = "ws")]
+mod ws;
 
 pub use handle::ClientHandle;
 pub use options::{ClientOptions, ConnectError, ReconnectOptions};
+#[cfg(feature = "ws")]
+pub use storm_ws_proto::handshake::{ClientRequest, RequestError, ResponseError};
 pub use tcp::TcpClient;
+#[cfg(feature = "ws")]
+pub use ws::WsClient;

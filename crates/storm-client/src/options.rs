@@ -167,6 +167,21 @@ pub enum ConnectError {
     /// The name did not resolve, or no address of it took the connection.
     #[error("the connection could not be opened")]
     Io(#[from] io::Error),
+    /// The request must not be sent as it was put together. Nothing was opened.
+    #[cfg(feature = "ws")]
+    #[error("the request is not valid")]
+    Request(#[from] storm_ws_proto::handshake::RequestError),
+    /// The server did not agree to the upgrade, or not in a valid way.
+    #[cfg(feature = "ws")]
+    #[error("the server did not upgrade the connection")]
+    Refused {
+        /// What it answered, with [status](storm_ws_proto::handshake::ResponseError::status) and
+        /// [headers](storm_ws_proto::handshake::ResponseError::headers).
+        #[source]
+        error: Box<storm_ws_proto::handshake::ResponseError>,
+        /// The body of its answer, up to 64 KiB.
+        body: bytes::Bytes,
+    },
 }
 
 impl ConnectError {
@@ -174,6 +189,8 @@ impl ConnectError {
     pub(crate) fn is_expected(&self) -> bool {
         match self {
             Self::Config(_) => false,
+            #[cfg(feature = "ws")]
+            Self::Request(_) | Self::Refused { .. } => false,
             Self::TimedOut(_) => true,
             Self::Io(error) => matches!(
                 error.kind(),
@@ -181,6 +198,8 @@ impl ConnectError {
                     | io::ErrorKind::ConnectionReset
                     | io::ErrorKind::ConnectionAborted
                     | io::ErrorKind::TimedOut
+                    | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::BrokenPipe
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::NetworkUnreachable
             ),

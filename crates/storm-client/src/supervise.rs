@@ -16,8 +16,13 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
     /// A connection that has a session and is ready to run.
     type Ready: Send;
 
-    /// Opens a connection; the caller bounds the time.
-    fn open(&self, shared: &Shared) -> impl Future<Output = Result<Self::Ready, ConnectError>> + Send;
+    /// Opens a connection, in the given attempt to replace a lost one (0 for the first one of all); the caller bounds the
+    /// time.
+    fn open(
+        &self,
+        shared: &Shared,
+        attempt: u32,
+    ) -> impl Future<Output = Result<Self::Ready, ConnectError>> + Send;
 
     /// The session of a connection.
     fn session(ready: &Self::Ready) -> Session;
@@ -90,9 +95,13 @@ impl Shared {
 }
 
 /// Opens a connection within the budget, and publishes its session.
-pub(crate) async fn open<E: Endpoint>(endpoint: &E, shared: &Shared) -> Result<E::Ready, ConnectError> {
+pub(crate) async fn open<E: Endpoint>(
+    endpoint: &E,
+    shared: &Shared,
+    attempt: u32,
+) -> Result<E::Ready, ConnectError> {
     let budget = shared.options.connect_timeout;
-    let ready = tokio::time::timeout(budget, endpoint.open(shared))
+    let ready = tokio::time::timeout(budget, endpoint.open(shared, attempt))
         .await
         .map_err(|_| ConnectError::TimedOut(budget))??;
     let session = E::session(&ready);
@@ -142,7 +151,7 @@ async fn replace<E: Endpoint>(
         let opened = tokio::select! {
             biased;
             () = shared.disconnect_wanted() => return None,
-            opened = open(endpoint, shared) => opened,
+            opened = open(endpoint, shared, attempt) => opened,
         };
         match opened {
             Ok(ready) => return Some(ready),

@@ -14,6 +14,7 @@ use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream, connect};
 use tokio::sync::watch;
 
+use crate::events::event_setters;
 use crate::options::option_setters;
 use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
 use crate::{ClientHandle, ClientOptions, ConnectError};
@@ -97,46 +98,9 @@ impl<E, F> TcpClient<E, F> {
         TcpClient { addr, options, middleware, on_reconnecting, framer, events: Chain(events, next) }
     }
 
-    /// Adds a handler with state, instead of or besides closures.
-    pub fn handler<H: TcpHandler>(self, handler: H) -> TcpClient<Chain<E, Adapter<H>>, F> {
-        self.and(Adapter(handler))
-    }
-
-    /// Runs for each new connection, before its first message.
-    pub fn on_connected<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnConnected<H>>, F>
-    where
-        H: Fn(Session) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
-    {
-        self.and(OnConnected(handler))
-    }
-
-    /// Runs for each message: one frame, or with the raw framer what one read brought.
-    pub fn on_data<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnMessage<H>>, F>
-    where
-        H: Fn(Session, Bytes) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
-    {
-        self.and(OnMessage(handler))
-    }
-
-    /// Runs once for each connection, when it has ended.
-    pub fn on_disconnected<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnDisconnected<H>>, F>
-    where
-        H: Fn(Session, DisconnectReason) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
-    {
-        self.and(OnDisconnected(handler))
-    }
-
-    /// Runs for what needs a person; without a session if there is none.
-    pub fn on_error<H, Fut>(self, handler: H) -> TcpClient<Chain<E, OnError<H>>, F>
-    where
-        H: Fn(Option<Session>, Error) -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
-    {
-        self.and(OnError(handler))
-    }
+    event_setters!(TcpClient<[F]>, Session, on_data(Bytes), TcpHandler,
+        /// Runs for each message: one frame, or with the raw framer what one read brought.
+    );
 
     /// Runs before each attempt to replace a lost connection, after the delay, with the number of the attempt (from 1)
     /// and the delay that has passed.
@@ -168,7 +132,7 @@ where
         let hub = Hub::new(options.session.clone(), middleware)?;
         let shared = Arc::new(Shared::new(hub, options, on_reconnecting));
         let endpoint = TcpEndpoint { addr, framer, events };
-        let ready = open(&endpoint, &shared).await?;
+        let ready = open(&endpoint, &shared, 0).await?;
         let (running, ended) = watch::channel(());
         let handle = ClientHandle::new(shared.clone(), ended);
         tokio::spawn(async move {
@@ -201,7 +165,7 @@ where
 {
     type Ready = Connection<Stream, Framed<F>>;
 
-    async fn open(&self, shared: &Shared) -> Result<Self::Ready, ConnectError> {
+    async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
         let (stream, remote) = connect(&self.addr, &shared.options.socket).await?;
         let driver = Driver::register(&shared.hub, Role::Client, remote, FramedEncode(self.framer.clone()));
         Ok(Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()))

@@ -169,9 +169,9 @@ impl Broadcasting<'_> {
             };
             let mut outbox = member.session.outbox();
             let admission = outbox.admit(payload, member.ticket);
-            if let Ok(Admission::Full) = admission {
+            if let Ok(Admission::Full | Admission::Busy) = admission {
                 let policy = member.session.server().options().slow_consumer_policy;
-                if policy == SlowConsumerPolicy::Wait {
+                if policy == SlowConsumerPolicy::Wait || matches!(admission, Ok(Admission::Busy)) {
                     member.ticket = Some(outbox.wait(member.ticket, cx.waker()));
                     return true;
                 }
@@ -199,7 +199,7 @@ impl BroadcastReport {
     fn count(&mut self, admission: Result<Admission, SendError>) -> bool {
         match admission {
             Ok(Admission::Queued) => self.sent += 1,
-            Ok(Admission::Full) => return false,
+            Ok(Admission::Full | Admission::Busy) => return false,
             Ok(Admission::Closed) | Err(_) => self.failed += 1,
         }
         true

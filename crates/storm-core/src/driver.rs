@@ -1,5 +1,6 @@
 //! The connection task's side of a session. One driver per session; users never meet it.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,8 +44,19 @@ impl Driver {
         remote_addr: Option<SocketAddr>,
         encoder: impl Encode,
     ) -> Self {
+        Self::register_with(hub, role, remote_addr, encoder, None)
+    }
+
+    /// As [`register`](Self::register), with what the protocol keeps with the session.
+    pub fn register_with(
+        hub: &Arc<Hub>,
+        role: Role,
+        remote_addr: Option<SocketAddr>,
+        encoder: impl Encode,
+        attachment: Option<Box<dyn Any + Send + Sync>>,
+    ) -> Self {
         let twin = encoder.twin();
-        let session = Session::new(hub.clone(), role, remote_addr, encoder);
+        let session = Session::new(hub.clone(), role, remote_addr, encoder, attachment);
         session.0.state.advance(ConnectionState::Connected);
         hub.enter(&session);
         Self { session, twin, in_batch: false }

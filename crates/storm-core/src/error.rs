@@ -25,6 +25,9 @@ pub enum SendError {
     /// A text payload is not UTF-8.
     #[error("a text message must be utf-8")]
     InvalidUtf8,
+    /// The protocol has no such message.
+    #[error("the protocol has no such message")]
+    Unsupported,
     /// The framer or codec refused the message.
     #[error("the message could not be encoded")]
     Encode(#[source] BoxError),

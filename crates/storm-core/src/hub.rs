@@ -83,6 +83,11 @@ impl Hub {
         self.metrics.record_handshake(took);
     }
 
+    /// Counts a handshake that made no session, because its time was up if `timed_out`.
+    pub fn count_handshake_failure(&self, timed_out: bool) {
+        self.metrics.count_handshake_failure(timed_out);
+    }
+
     pub(crate) fn enter(&self, session: &Session) {
         self.metrics.count_connection();
         self.sessions.insert(session);

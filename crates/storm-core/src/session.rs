@@ -3,6 +3,7 @@
 //! Owns: identity, state, reason, metrics, items, group names. Its bytes wait in the [`outbox`](crate::outbox).
 //! Not here: the socket (the connection task has it; see [`driver`](crate::driver)).
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
@@ -20,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::cork;
 use crate::error::SendError;
 use crate::items::{ItemMap, Items, SessionKey};
-use crate::outbox::{Admission, Control, Encode, Outbox, Payload, Phase, Ticket};
+use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ticket};
 use crate::state::{ReasonCell, StateCell};
 use crate::{
     ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, Role, SendOutcome, SlowConsumerPolicy,
@@ -76,6 +77,8 @@ pub(crate) struct Inner<E: ?Sized> {
     /// Written by the connection task only.
     pub(crate) bytes_received: AtomicU64,
     pub(crate) messages_received: AtomicU64,
+    /// What the protocol keeps with the session.
+    pub(crate) attachment: Option<Box<dyn Any + Send + Sync>>,
     extras: Mutex<Option<Box<Extras>>>,
     /// Someone else has been at the outbox since the connection task's batch began. Written under the outbox's lock,
     /// except that the batch's own thread may look without.
@@ -98,6 +101,7 @@ impl Session {
         role: Role,
         remote_addr: Option<SocketAddr>,
         encoder: impl Encode,
+        attachment: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
         let limit = hub.options().max_pending_send_bytes;
         Self(Arc::new(Inner {
@@ -110,6 +114,7 @@ impl Session {
             since: Instant::now(),
             bytes_received: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
+            attachment,
             extras: Mutex::new(None),
             uncork: AtomicBool::new(true),
             outbox: Mutex::new(Outbox::new(encoder, limit)),
@@ -144,6 +149,11 @@ impl Session {
     /// What its server's or client's sessions have in common: sessions, groups, metrics.
     pub fn server(&self) -> &Arc<Hub> {
         &self.0.hub
+    }
+
+    /// What the protocol keeps with the session, if it is a `T`.
+    pub fn attachment<T: Any>(&self) -> Option<&T> {
+        self.0.attachment.as_ref()?.downcast_ref()
     }
 
     /// Counters of this connection, as of now.
@@ -183,7 +193,7 @@ impl Session {
     /// # Errors
     /// [`SendError::Closed`] if the session is closing or closed; others if the message cannot be encoded.
     pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
-        Sending { session: self, stage: Stage::Fresh, message: Some(message.into()) }
+        Sending { session: self, stage: Stage::Fresh, uncompressed: false, message: Some(message.into()) }
     }
 
     /// Sends one text message. A `String` or [`ByteString`] is not copied; for UTF-8 in [`Bytes`], see
@@ -208,6 +218,35 @@ impl Session {
     pub async fn send_utf8(&self, text: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
         let text = ByteString::try_from(text.into()).map_err(|_| SendError::InvalidUtf8)?;
         self.send_text(text).await
+    }
+
+    /// Sends the next part of a message, which must be the caller's own to continue; see the WebSocket session's
+    /// message writer, which is. Waits at the limit, whatever the policy.
+    ///
+    /// # Cancel safety
+    /// A dropped future has queued the part whole or not at all.
+    ///
+    /// # Errors
+    /// [`SendError::Unsupported`] if the protocol has no such thing; others as [`send`](Self::send).
+    pub fn send_part(&self, part: Part) -> impl Future<Output = Result<(), SendError>> + Send + '_ {
+        let mut part = Some(part);
+        let mut place = Place { session: self, ticket: None };
+        std::future::poll_fn(move |cx| {
+            let mut outbox = self.outbox();
+            let admission = outbox.admit(Payload::Part(&mut part), place.ticket);
+            if let Ok(Admission::Full | Admission::Busy) = admission {
+                place.ticket = Some(outbox.wait(place.ticket, cx.waker()));
+                return Poll::Pending;
+            }
+            if let Some(ticket) = place.ticket.take() {
+                outbox.leave(ticket);
+            }
+            drop(outbox);
+            Poll::Ready(match admission {
+                Ok(Admission::Closed) => Err(self.closed_error()),
+                admission => admission.map(drop),
+            })
+        })
     }
 
     /// Closes in an orderly way: what is queued leaves, then the end of the stream (on WebSocket a close frame
@@ -358,6 +397,7 @@ impl fmt::Debug for Session {
 pub struct Sending<'a> {
     session: &'a Session,
     stage: Stage,
+    uncompressed: bool,
     message: Option<Message>,
 }
 
@@ -373,6 +413,12 @@ enum Stage {
 }
 
 impl Sending<'_> {
+    /// Sends the message as it is, where the protocol would compress it.
+    pub fn uncompressed(mut self) -> Self {
+        self.uncompressed = true;
+        self
+    }
+
     fn finish<T>(&mut self, result: T) -> Poll<T> {
         self.stage = Stage::Done;
         Poll::Ready(result)
@@ -397,7 +443,7 @@ impl Future for Sending<'_> {
         let ticket = match this.stage {
             Stage::Fresh => {
                 // In a batch of the session's own handlers no lock is needed.
-                if !this.session.0.uncork.load(Ordering::Relaxed) {
+                if !this.uncompressed && !this.session.0.uncork.load(Ordering::Relaxed) {
                     if let Err(error) = cork::put(this.session.0.id, &mut this.message) {
                         return this.finish(Err(error));
                     }
@@ -412,10 +458,18 @@ impl Future for Sending<'_> {
             Stage::Done => panic!("a send was polled after it had completed"),
         };
         let mut outbox = this.session.outbox();
-        match outbox.admit(Payload::Own(&mut this.message), ticket) {
+        let payload = match this.uncompressed {
+            false => Payload::Own(&mut this.message),
+            true => Payload::Uncompressed(&mut this.message),
+        };
+        match outbox.admit(payload, ticket) {
             Ok(Admission::Queued) => {
                 this.stage = Stage::Done;
                 Poll::Ready(Ok(SendOutcome::Sent))
+            }
+            Ok(Admission::Busy) => {
+                this.stage = Stage::Waiting(outbox.wait(ticket, cx.waker()));
+                Poll::Pending
             }
             Ok(Admission::Full) => match this.session.0.hub.options().slow_consumer_policy {
                 SlowConsumerPolicy::Wait => {
@@ -461,6 +515,20 @@ impl Sending<'_> {
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         self.give_up_place();
+    }
+}
+
+/// A place in line, given up on drop.
+struct Place<'a> {
+    session: &'a Session,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.session.leave_line(ticket);
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
+    #[cfg_attr(not(feature = "ws"), expect(dead_code, reason = "plain TCP has no handshake"))]
+    pub(crate) handshake_timeout: Option<Duration>,
     /// Becomes true, once, when the server stops.
     pub(crate) stopping: watch::Sender<bool>,
 }

@@ -9,12 +9,25 @@
 //! Not here: the connection loop (`storm-transport`), sessions and groups (`storm-core`).
 
 mod accept;
+mod events;
 mod handle;
+#[cfg(feature = "ws")]
+mod handshake;
 mod options;
 mod slots;
 mod start;
 mod tcp;
+#[cfg(feature = "ws")]
+mod ws;
 
 pub use handle::{ServerHandle, ShutdownReport};
+#[cfg(feature = "ws")]
+pub use handshake::{HttpRequest, HttpResponse, UpgradeRequest};
 pub use options::{ServerOptions, StartError};
+#[cfg(feature = "ws")]
+pub use storm_ws_proto::handshake::{Accept, AnswerError, Reject};
+#[cfg(feature = "ws")]
+pub use storm_ws_proto::http::{HeaderMap, StatusCode};
 pub use tcp::TcpServer;
+#[cfg(feature = "ws")]
+pub use ws::WsServer;

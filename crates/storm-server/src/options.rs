@@ -1,6 +1,7 @@
 //! What a server is configured with.
 
 use std::io;
+use std::time::Duration;
 
 use storm_core::{ConfigError, SessionOptions};
 use storm_transport::{BindAddr, SocketOptions};
@@ -23,6 +24,9 @@ pub struct ServerOptions {
     /// Connections at a time, those still in a handshake included; `None` is no limit of ours. Default `None`. Sockets
     /// above it are closed before anything is read.
     pub max_connections: Option<usize>,
+    /// Budget from accept to the end of the handshake: TLS, the upgrade and its hook together. Default 5 s; `None` waits
+    /// for ever, and so lets anyone hold a slot for nothing. Plain TCP has no handshake.
+    pub handshake_timeout: Option<Duration>,
     /// Options of each socket.
     pub socket: SocketOptions,
     /// Limits and deadlines of each session.
@@ -34,6 +38,7 @@ impl Default for ServerOptions {
         Self {
             backlog: 128,
             max_connections: None,
+            handshake_timeout: Some(Duration::from_secs(5)),
             socket: SocketOptions::default(),
             session: SessionOptions::default(),
         }
@@ -47,6 +52,12 @@ impl ServerOptions {
         }
         if self.max_connections == Some(0) {
             return Err(ConfigError::new("max_connections", "must be at least 1; None removes the limit"));
+        }
+        if self.handshake_timeout == Some(Duration::ZERO) {
+            return Err(ConfigError::new(
+                "handshake_timeout",
+                "must be longer than zero; None removes the limit",
+            ));
         }
         self.socket.validate()?;
         self.session.validate()
@@ -65,6 +76,12 @@ macro_rules! option_setters {
         /// Sets [`ServerOptions::max_connections`](crate::ServerOptions::max_connections).
         pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
             self.$($options.)?max_connections = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::handshake_timeout`](crate::ServerOptions::handshake_timeout).
+        pub fn handshake_timeout(mut self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
+            self.$($options.)?handshake_timeout = timeout.into();
             self
         }
 

@@ -30,6 +30,7 @@ pub(crate) async fn start<E: Endpoint>(
     let shared = Arc::new(Shared {
         hub: Hub::new(options.session.clone(), middleware)?,
         slots: Slots::new(options.max_connections),
+        handshake_timeout: options.handshake_timeout,
         stopping: watch::channel(false).0,
     });
     let endpoint = Arc::new(endpoint);

@@ -13,6 +13,7 @@ use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::accept::{Endpoint, Shared};
+use crate::events::event_setters;
 use crate::handle::say_goodbye;
 use crate::options::option_setters;
 use crate::start::start;
@@ -101,47 +102,9 @@ impl<E, F> TcpServer<E, F> {
         TcpServer { addrs, options, middleware, framer, events: Chain(events, next) }
     }
 
-    /// Adds a handler with state, instead of or besides closures.
-    pub fn handler<H: TcpHandler>(self, handler: H) -> TcpServer<Chain<E, Adapter<H>>, F> {
-        self.and(Adapter(handler))
-    }
-
-    /// Runs for each new session, before its first message.
-    pub fn on_connected<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnConnected<H>>, F>
-    where
-        H: Fn(Session) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
-    {
-        self.and(OnConnected(handler))
-    }
-
-    /// Runs for each message: one frame, or with the raw framer what one read brought.
-    pub fn on_data<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnMessage<H>>, F>
-    where
-        H: Fn(Session, Bytes) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
-    {
-        self.and(OnMessage(handler))
-    }
-
-    /// Runs once for each session that was connected, when it has ended. It is still in its server's sessions and in
-    /// its groups.
-    pub fn on_disconnected<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnDisconnected<H>>, F>
-    where
-        H: Fn(Session, DisconnectReason) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
-    {
-        self.and(OnDisconnected(handler))
-    }
-
-    /// Runs for what needs a person; without a session if there is none.
-    pub fn on_error<H, Fut>(self, handler: H) -> TcpServer<Chain<E, OnError<H>>, F>
-    where
-        H: Fn(Option<Session>, Error) -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
-    {
-        self.and(OnError(handler))
-    }
+    event_setters!(TcpServer<[F]>, Session, on_data(Bytes), TcpHandler,
+        /// Runs for each message: one frame, or with the raw framer what one read brought.
+    );
 }
 
 impl<E, F> TcpServer<E, F>

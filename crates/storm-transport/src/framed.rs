@@ -102,7 +102,7 @@ impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
             self.0.encode(message.clone().into_data(), &mut frame).map_err(send_error)?;
             Ok(frame.freeze())
         })?;
-        queue.put_bytes(frame);
+        queue.put_bytes(frame.clone());
         Ok(())
     }
 }

@@ -14,6 +14,7 @@
 //! | [`protocol`] | what the loop asks of a protocol |
 //! | [`framed`] | framed TCP as a protocol |
 //! | [`mod@connect`] | connecting sockets |
+//! | `ws` | WebSocket as a protocol (feature `ws`) |
 //! | [`stream`] | the kinds of stream |
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
@@ -25,6 +26,8 @@ pub mod listener;
 pub mod protocol;
 pub mod socket;
 pub mod stream;
+#[cfg(feature = "ws")]
+pub mod ws;
 
 pub use connect::{ConnectAddr, connect};
 pub use connection::Connection;
@@ -33,3 +36,5 @@ pub use listener::{BindAddr, Listener};
 pub use protocol::{Protocol, Violation};
 pub use socket::{KeepAlive, SocketOptions};
 pub use stream::{Stream, Transport};
+#[cfg(feature = "ws")]
+pub use ws::{WsOptions, WsProtocol, WsSession};

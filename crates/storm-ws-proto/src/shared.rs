@@ -29,6 +29,15 @@ impl SharedKey {
     /// The key of sessions without compression, and of messages that opt out of it.
     pub const PLAIN: Self = Self(None);
 
+    /// The key as a number, for caches: equal for equal keys of one process, 0 for [`PLAIN`](Self::PLAIN).
+    #[must_use]
+    pub fn to_u64(self) -> u64 {
+        self.0.map_or(0, |key| {
+            let min_size = u64::try_from(key.min_size).unwrap_or(u64::MAX);
+            min_size << 16 | u64::from(key.level) << 8 | u64::from(key.window_bits)
+        })
+    }
+
     /// Whether frames for this key may be compressed.
     #[must_use]
     pub fn is_compressed(self) -> bool {

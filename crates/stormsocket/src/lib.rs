@@ -2,6 +2,8 @@
 
 #[cfg(feature = "client")]
 pub use storm_client::{ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
+#[cfg(all(feature = "client", feature = "ws"))]
+pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
@@ -11,6 +13,18 @@ pub use storm_core::{
 #[cfg(feature = "codec")]
 pub use storm_framing::CodecFramer;
 pub use storm_framing::{DelimiterFramer, FramingError, LengthPrefixFramer, MessageFramer, RawFramer, Wire};
+#[cfg(all(feature = "server", feature = "ws"))]
+pub use storm_server::{
+    Accept, AnswerError, HeaderMap, HttpRequest, HttpResponse, Reject, StatusCode, UpgradeRequest, WsServer,
+};
 #[cfg(feature = "server")]
 pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
+#[cfg(feature = "ws")]
+pub use storm_transport::ws::{MessageWriter, WsHandler, WsOptions, WsSession};
 pub use storm_transport::{BindAddr, ConnectAddr, KeepAlive, SocketOptions};
+#[cfg(feature = "deflate")]
+pub use storm_ws_proto::DeflateOptions;
+#[cfg(feature = "ws")]
+pub use storm_ws_proto::handshake::HeadLimits;
+#[cfg(feature = "ws")]
+pub use storm_ws_proto::{CloseCode, CloseFrame, HeartbeatOptions, Limits, ProtocolError};

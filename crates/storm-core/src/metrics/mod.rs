@@ -51,6 +51,10 @@ pub struct ServerMetrics {
     pub bytes_received_total: u64,
     /// Errors reported to `on_error`.
     pub error_count: u64,
+    /// Handshakes that made no session; plain HTTP answers count, too.
+    pub handshake_failures: u64,
+    /// Those of them whose time was up.
+    pub handshake_timeouts: u64,
 }
 
 impl ServerMetrics {
@@ -67,6 +71,8 @@ impl ServerMetrics {
 pub(crate) struct MetricsState {
     connections: AtomicU64,
     errors: AtomicU64,
+    handshake_failures: AtomicU64,
+    handshake_timeouts: AtomicU64,
     /// What sessions that have ended counted. Locked before the sessions are, so that no session is in both or none.
     ended: Mutex<ServerMetrics>,
     #[cfg(feature = "metrics")]
@@ -80,6 +86,11 @@ impl MetricsState {
 
     pub(crate) fn count_error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_handshake_failure(&self, timed_out: bool) {
+        self.handshake_failures.fetch_add(1, Ordering::Relaxed);
+        self.handshake_timeouts.fetch_add(u64::from(timed_out), Ordering::Relaxed);
     }
 
     pub(crate) fn record_handshake(&self, took: Duration) {
@@ -109,6 +120,8 @@ impl MetricsState {
         drop(ended);
         sum.total_connections = self.connections.load(Ordering::Relaxed);
         sum.error_count = self.errors.load(Ordering::Relaxed);
+        sum.handshake_failures = self.handshake_failures.load(Ordering::Relaxed);
+        sum.handshake_timeouts = self.handshake_timeouts.load(Ordering::Relaxed);
         sum
     }
 }

@@ -33,6 +33,8 @@ impl ServerMetrics {
         bytes_sent_total: 0,
         bytes_received_total: 0,
         error_count: 0,
+        handshake_failures: 0,
+        handshake_timeouts: 0,
     };
 
     fn merge(&mut self, other: &Self) {
@@ -44,6 +46,8 @@ impl ServerMetrics {
         self.bytes_sent_total += other.bytes_sent_total;
         self.bytes_received_total += other.bytes_received_total;
         self.error_count += other.error_count;
+        self.handshake_failures += other.handshake_failures;
+        self.handshake_timeouts += other.handshake_timeouts;
     }
 }
 

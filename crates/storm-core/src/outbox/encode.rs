@@ -1,5 +1,7 @@
 //! How messages become wire bytes: the send half of a protocol, behind the outbox's lock.
 
+use std::any::Any;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -13,6 +15,23 @@ pub trait Encode: Send + 'static {
     /// # Errors
     /// The protocol cannot carry the message; see [`SendError`].
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError>;
+
+    /// Like [`encode`](Self::encode), for a message its sender does not want compressed.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_uncompressed(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.encode(message, queue)
+    }
+
+    /// Appends a part of a message that is sent in parts, if the protocol has such a thing.
+    ///
+    /// # Errors
+    /// The protocol has no such thing, or the part cannot be sent; nothing is appended then.
+    fn encode_part(&mut self, part: Part, queue: &mut SendQueue) -> Result<(), SendError> {
+        let _ = (part, queue);
+        Err(SendError::Unsupported)
+    }
 
     /// Like [`encode`](Self::encode) for one of many receivers: what `frames` holds already is not made again.
     ///
@@ -45,6 +64,19 @@ pub trait Encode: Send + 'static {
     }
 }
 
+/// A part of a message that is sent in parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Whether the message is text. The same for all its parts.
+    pub is_text: bool,
+    /// The bytes; a character of a text may be divided between two parts.
+    pub data: Bytes,
+    /// Whether a message begins here.
+    pub first: bool,
+    /// Whether it ends here.
+    pub last: bool,
+}
+
 /// Messages about the connection itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
@@ -52,29 +84,40 @@ pub enum Control {
     Ping(Bytes),
     /// The answer to a ping.
     Pong(Bytes),
-    /// The last message of this side; without a code if `None`.
+    /// The last message of this side. `None` is the protocol's usual one; code 1005 (RFC 6455 §7.4.1: no status) is one
+    /// without a code.
     Close(Option<(u16, ByteString)>),
 }
 
 /// Encoded forms of one broadcast, one for each distinct way its receivers encode.
-#[derive(Debug, Default)]
-pub struct SharedFrames(Vec<(u64, Bytes)>);
+#[derive(Default)]
+pub struct SharedFrames(Vec<(u64, Box<dyn Any + Send>)>);
 
 impl SharedFrames {
-    /// The frame made for `key`, made now by `make` if this is the first receiver with that key.
+    /// The frame made for `key`, made now by `make` if this is the first receiver with that key. The type of frame is the
+    /// encoder's own: a key made for one type is made anew for another.
     ///
     /// # Errors
     /// What `make` returns; nothing is stored then.
-    pub fn get_or_make(
+    pub fn get_or_make<T: Send + 'static>(
         &mut self,
         key: u64,
-        make: impl FnOnce() -> Result<Bytes, SendError>,
-    ) -> Result<Bytes, SendError> {
-        if let Some((_, frame)) = self.0.iter().find(|(made_for, _)| *made_for == key) {
-            return Ok(frame.clone());
-        }
-        let frame = make()?;
-        self.0.push((key, frame.clone()));
-        Ok(frame)
+        make: impl FnOnce() -> Result<T, SendError>,
+    ) -> Result<&T, SendError> {
+        let made = self.0.iter().position(|(made_for, frame)| *made_for == key && frame.is::<T>());
+        let at = match made {
+            Some(at) => at,
+            None => {
+                self.0.push((key, Box::new(make()?)));
+                self.0.len() - 1
+            }
+        };
+        Ok(self.0[at].1.downcast_ref().expect("found by its type, or just made"))
+    }
+}
+
+impl std::fmt::Debug for SharedFrames {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(key, _)| key)).finish()
     }
 }

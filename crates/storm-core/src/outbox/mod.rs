@@ -15,7 +15,7 @@ mod waiters;
 
 use std::task::Waker;
 
-pub use encode::{Control, Encode, SharedFrames};
+pub use encode::{Control, Encode, Part, SharedFrames};
 pub use queue::{SHARE_FROM, SendQueue};
 pub(crate) use waiters::Ticket;
 use waiters::Waiters;
@@ -42,6 +42,8 @@ pub enum SendOutcome {
 /// What is to be put into the outbox.
 pub(crate) enum Payload<'a> {
     Own(&'a mut Option<Message>),
+    Uncompressed(&'a mut Option<Message>),
+    Part(&'a mut Option<Part>),
     Shared(&'a Message, &'a mut SharedFrames),
 }
 
@@ -50,6 +52,8 @@ pub(crate) enum Payload<'a> {
 pub(crate) enum Admission {
     Queued,
     Full,
+    /// A message that is sent in parts is not complete: wait, whatever the policy.
+    Busy,
     Closed,
 }
 
@@ -74,6 +78,8 @@ pub(crate) struct Outbox<E: ?Sized> {
     limit: usize,
     backpressured: bool,
     pub(crate) phase: Phase,
+    /// A message that is sent in parts has begun and not ended.
+    in_parts: bool,
     /// The connection task. Present once it has parked for the first time.
     task: Option<Waker>,
     /// The task sleeps and nothing has woken it since: the next message must.
@@ -104,6 +110,7 @@ impl<E: Encode> Outbox<E> {
             limit: limit.unwrap_or(usize::MAX),
             backpressured: false,
             phase: Phase::Open,
+            in_parts: false,
             task: None,
             parked: false,
             waiters: None,
@@ -142,7 +149,13 @@ impl<E: Encode + ?Sized> Outbox<E> {
             (Some(waiters), None) => !waiters.has_senders(),
             (Some(waiters), Some(ticket)) => waiters.is_first(ticket),
         };
-        if self.backpressured || !is_its_turn {
+        let continues = self.in_parts
+            && matches!(&payload, Payload::Part(part) if part.as_ref().is_some_and(|part| !part.first));
+        if self.in_parts && !continues {
+            return Ok(Admission::Busy);
+        }
+        // The parts of a message go before those who wait for its end.
+        if self.backpressured || !(is_its_turn || continues) {
             return Ok(Admission::Full);
         }
         if let Some(ticket) = ticket {
@@ -153,6 +166,24 @@ impl<E: Encode + ?Sized> Outbox<E> {
             Payload::Own(message) => {
                 let message = message.take().expect("a send queues its message once");
                 self.encoder.encode(message, queue)?;
+            }
+            Payload::Uncompressed(message) => {
+                let message = message.take().expect("a send queues its message once");
+                self.encoder.encode_uncompressed(message, queue)?;
+            }
+            Payload::Part(part) => {
+                let part = part.take().expect("a send queues its part once");
+                let last = part.last;
+                self.encoder.encode_part(part, queue)?;
+                self.in_parts = !last;
+                self.queued();
+                if last {
+                    self.messages_sent += 1;
+                    if let Some(waiters) = &self.waiters {
+                        waiters.wake_first();
+                    }
+                }
+                return Ok(Admission::Queued);
             }
             Payload::Shared(message, frames) => self.encoder.encode_shared(message, frames, queue)?,
         }
@@ -258,7 +289,12 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.parked = false;
         let room = self.limit.saturating_sub(self.pending_bytes());
         let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
-        self.corked = wants_cork && room > 0 && self.phase == Phase::Open && !self.backpressured && !waiting;
+        self.corked = wants_cork
+            && room > 0
+            && self.phase == Phase::Open
+            && !self.backpressured
+            && !waiting
+            && !self.in_parts;
         if self.corked { room.min(MOST_CORKED) } else { 0 }
     }
 

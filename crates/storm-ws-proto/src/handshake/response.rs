@@ -41,6 +41,13 @@ pub enum AnswerError {
     InvalidReason,
 }
 
+/// An answer that cannot be sent becomes one that says so to nobody: 500 without a word.
+impl From<AnswerError> for Reject {
+    fn from(_: AnswerError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
 /// Adds a header of the application's to an answer.
 fn add_header(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Result<(), AnswerError> {
     let invalid = || AnswerError::InvalidHeader { name: name.to_owned() };

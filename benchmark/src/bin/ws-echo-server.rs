@@ -1,0 +1,102 @@
+//! WebSocket echo and broadcast server on StormSocket, with every limit at its default unless a flag says otherwise.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use stormsocket::{
+    BoxError, DeflateOptions, Limits, Message, WsHandler, WsOptions, WsServer, WsSession,
+};
+use stormsocket_benchmark::cli::{ServerArgs, WsPort};
+use stormsocket_benchmark::serve;
+
+/// Echoes every message, text as text and binary as binary.
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(flatten)]
+    server: ServerArgs,
+
+    #[command(flatten)]
+    port: WsPort,
+
+    /// Send each message to everyone, its sender too.
+    #[arg(long)]
+    broadcast: bool,
+
+    /// Compress for clients that offer it, messages of any size.
+    #[arg(long)]
+    deflate: bool,
+
+    /// Most bytes of a frame, or `none`.
+    #[arg(long, value_parser = limit::<u64>)]
+    max_frame_size: Option<Limit<u64>>,
+
+    /// Most bytes of a message, or `none`.
+    #[arg(long, value_parser = limit::<u64>)]
+    max_message_size: Option<Limit<u64>>,
+
+    /// Most fragments of a message, or `none`.
+    #[arg(long, value_parser = limit::<u32>)]
+    max_fragments: Option<Limit<u32>>,
+}
+
+/// A number, or no limit.
+#[derive(Debug, Clone, Copy)]
+struct Limit<T>(Option<T>);
+
+fn limit<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Limit<T>, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        number => number.parse().map(|number| Limit(Some(number))).map_err(|error| format!("{error}, nor `none`")),
+    }
+}
+
+impl Flags {
+    fn options(&self) -> WsOptions {
+        let mut limits = Limits::default();
+        if let Some(Limit(bytes)) = self.max_frame_size {
+            limits = limits.max_frame_size(bytes);
+        }
+        if let Some(Limit(bytes)) = self.max_message_size {
+            limits = limits.max_message_size(bytes);
+        }
+        if let Some(Limit(frames)) = self.max_fragments {
+            limits = limits.max_fragments(frames);
+        }
+        let deflate = self.deflate.then(|| DeflateOptions::default().min_size(0));
+        WsOptions::default().limits(limits).deflate(deflate)
+    }
+}
+
+/// A handler type borrows its session where a closure owns a handle: one reference count less per message.
+struct Echo {
+    broadcast: bool,
+}
+
+impl WsHandler for Echo {
+    async fn on_message(&self, session: &WsSession, message: Message) -> Result<(), BoxError> {
+        if self.broadcast {
+            session.server().broadcast(message).await;
+        } else {
+            session.send(message).await?;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), BoxError> {
+    let flags = Flags::parse();
+    serve::raise_file_limit();
+    flags.server.runtime()?.block_on(async {
+        let server = WsServer::bind(SocketAddr::new(flags.server.address, flags.port.port))
+            .backlog(serve::BACKLOG)
+            // A broadcast's receivers send nothing that could carry an acknowledgement.
+            .no_delay(flags.broadcast)
+            .ws(flags.options())
+            .handler(Echo { broadcast: flags.broadcast })
+            .start()
+            .await?;
+        serve::announce(server.local_addr().ok_or("no address")?)?;
+        server.stopped().await;
+        Ok(())
+    })
+}

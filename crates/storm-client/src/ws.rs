@@ -1,0 +1,309 @@
+//! The WebSocket client.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::{
+    ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Role, Session,
+};
+use storm_transport::ws::upgrade::{UpgradeError, read_response};
+use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
+use storm_transport::{ConnectAddr, Connection, Stream, connect};
+use storm_ws_proto::handshake::{ClientRequest, RequestError};
+use storm_ws_proto::http::Uri;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+use crate::events::event_setters;
+use crate::options::option_setters;
+use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
+use crate::{ClientHandle, ClientOptions, ConnectError};
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type BeforeConnect =
+    Box<dyn Fn(u32, ClientRequest) -> Boxed<Result<ClientRequest, RequestError>> + Send + Sync>;
+
+/// A WebSocket client to be: subscribe to events, set options, [`connect`](Self::connect).
+///
+/// ```no_run
+/// use storm_client::{ReconnectOptions, WsClient};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = WsClient::new("ws://localhost:8080/chat")
+///     .header("Authorization", "Bearer my-token")
+///     .reconnect(ReconnectOptions::default())
+///     .on_message(|_, message| async move {
+///         if let Some(text) = message.text() {
+///             println!("the server says: {text}");
+///         }
+///     })
+///     .connect()
+///     .await?;
+/// client.send_text("hello").await?;
+/// client.disconnect().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Handlers run one at a time, in order. Several handlers may be added for an event; they run in the order they were
+/// added. A handler's error reaches `on_error`; a panic does, too, and closes the connection with code 1011.
+#[must_use = "a client does nothing until it connects"]
+pub struct WsClient<E = NoEvents> {
+    uri: String,
+    headers: Vec<(String, String)>,
+    protocols: Vec<String>,
+    options: ClientOptions,
+    ws: WsOptions,
+    middleware: MiddlewareChain,
+    on_reconnecting: Vec<OnReconnecting>,
+    before_connect: Option<BeforeConnect>,
+    events: E,
+}
+
+impl Default for WsClient {
+    /// A client for `ws://localhost:8080`.
+    fn default() -> Self {
+        Self::new("ws://localhost:8080")
+    }
+}
+
+impl WsClient {
+    /// A client for a `ws://` URI. Nothing is opened yet.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            headers: Vec::new(),
+            protocols: Vec::new(),
+            options: ClientOptions::default(),
+            ws: WsOptions::default(),
+            middleware: MiddlewareChain::default(),
+            on_reconnecting: Vec::new(),
+            before_connect: None,
+            events: NoEvents,
+        }
+    }
+}
+
+impl<E> WsClient<E> {
+    /// Replaces all options but those of [`ws`](Self::ws).
+    pub fn options(mut self, options: ClientOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    option_setters!(options);
+
+    /// Replaces the WebSocket options: heartbeat, limits, compression.
+    pub fn ws(mut self, ws: WsOptions) -> Self {
+        self.ws = ws;
+        self
+    }
+
+    /// Sets [`WsOptions::heartbeat`].
+    pub fn heartbeat(mut self, heartbeat: storm_ws_proto::HeartbeatOptions) -> Self {
+        self.ws = self.ws.heartbeat(heartbeat);
+        self
+    }
+
+    /// Sets [`WsOptions::limits`].
+    pub fn limits(mut self, limits: storm_ws_proto::Limits) -> Self {
+        self.ws = self.ws.limits(limits);
+        self
+    }
+
+    /// Sets [`WsOptions::deflate`]: offers compression.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(mut self, deflate: impl Into<Option<storm_ws_proto::DeflateOptions>>) -> Self {
+        self.ws = self.ws.deflate(deflate);
+        self
+    }
+
+    /// Adds a header to the request. One that cannot be sent (control characters, or one of the handshake's own) is an
+    /// error of [`connect`](Self::connect), before anything is opened.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Offers these subprotocols, the most wanted first. [`WsSession::protocol`] says which one the server chose.
+    pub fn subprotocols<T: Into<String>>(mut self, protocols: impl IntoIterator<Item = T>) -> Self {
+        self.protocols.extend(protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// Runs before each attempt to connect, the first one (number 0) included, and may change the request: a fresh token,
+    /// say. Within the connect budget. An error ends the attempt.
+    pub fn before_connect<H, Fut>(mut self, hook: H) -> Self
+    where
+        H: Fn(u32, ClientRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<ClientRequest, RequestError>> + Send + 'static,
+    {
+        self.before_connect = Some(Box::new(move |attempt, request| Box::pin(hook(attempt, request))));
+        self
+    }
+
+    /// Adds a middleware; hooks run in the order of registration, before the handlers.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(middleware);
+        self
+    }
+
+    fn and<N>(self, next: N) -> WsClient<Chain<E, N>> {
+        WsClient {
+            uri: self.uri,
+            headers: self.headers,
+            protocols: self.protocols,
+            options: self.options,
+            ws: self.ws,
+            middleware: self.middleware,
+            on_reconnecting: self.on_reconnecting,
+            before_connect: self.before_connect,
+            events: Chain(self.events, next),
+        }
+    }
+
+    event_setters!(WsClient<[]>, WsSession, on_message(Message), WsHandler,
+        /// Runs for each message, text or binary.
+    );
+
+    /// Runs before each attempt to replace a lost connection, after the delay, with the number of the attempt (from 1)
+    /// and the delay that has passed.
+    pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
+    where
+        H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self
+    }
+
+    /// The request, and where it goes.
+    fn request(&self) -> Result<(ConnectAddr, ClientRequest), ConnectError> {
+        let invalid = || ConnectError::Config(ConfigError::new("uri", "not a ws:// URI with a host"));
+        let uri: Uri = self.uri.parse().map_err(|_| invalid())?;
+        if uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("wss")) {
+            return Err(ConfigError::new("uri", "wss:// needs TLS, which this build does not have").into());
+        }
+        let mut request = ClientRequest::new(&uri)?;
+        for protocol in &self.protocols {
+            request = request.protocol(protocol)?;
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value)?;
+        }
+        #[cfg(feature = "deflate")]
+        if let Some(deflate) = self.ws.deflate {
+            request = request.deflate(deflate);
+        }
+        let host = uri.host().ok_or_else(invalid)?;
+        let addr = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        Ok((addr.into(), request))
+    }
+}
+
+impl<E: Events<WsSession, Message>> WsClient<E> {
+    /// Connects, upgrades, and runs the connection (and those that replace it) in the background. Needs a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the attempt.
+    ///
+    /// # Errors
+    /// The options do not go together, or the first attempt failed; it is not repeated. A server that refuses is
+    /// [`ConnectError::Refused`], with its status, headers and body.
+    pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
+        self.options.validate()?;
+        self.ws.validate()?;
+        let (addr, request) = self.request()?;
+        let hub = Hub::new(self.options.session.clone(), self.middleware)?;
+        let shared = Arc::new(Shared::new(hub, self.options, self.on_reconnecting));
+        let endpoint = WsEndpoint {
+            addr,
+            request,
+            ws: self.ws,
+            before_connect: self.before_connect,
+            events: self.events,
+        };
+        let ready = open(&endpoint, &shared, 0).await?;
+        let (running, ended) = watch::channel(());
+        let handle = ClientHandle::new(shared.clone(), ended);
+        tokio::spawn(async move {
+            supervise(endpoint, ready, shared).await;
+            drop(running);
+        });
+        Ok(handle)
+    }
+}
+
+impl<E> std::fmt::Debug for WsClient<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Headers may hold credentials.
+        f.debug_struct("WsClient")
+            .field("uri", &self.uri)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+struct WsEndpoint<E> {
+    addr: ConnectAddr,
+    request: ClientRequest,
+    ws: WsOptions,
+    before_connect: Option<BeforeConnect>,
+    events: E,
+}
+
+impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
+    type Ready = Connection<Stream, WsProtocol>;
+
+    async fn open(&self, shared: &Shared, attempt: u32) -> Result<Self::Ready, ConnectError> {
+        let mut request = self.request.clone();
+        if let Some(before_connect) = &self.before_connect {
+            request = before_connect(attempt, request).await?;
+        }
+        let (mut stream, remote) = connect(&self.addr, &shared.options.socket).await?;
+        let (bytes, handshake) = request.encode(rand::random(), self.ws.head_limits);
+        stream.write_all(&bytes).await?;
+        stream.flush().await?;
+        let mut early = BytesMut::new();
+        let connected = match read_response(&mut stream, &mut early, handshake).await {
+            Ok(connected) => connected,
+            Err(UpgradeError::Head(error)) => {
+                return Err(ConnectError::Refused { error: Box::new(error), body: early.freeze() });
+            }
+            Err(UpgradeError::Io(error)) => return Err(error.into()),
+            Err(_) => return Err(std::io::Error::from(std::io::ErrorKind::InvalidData).into()),
+        };
+        let mut agreed = Agreed::default();
+        agreed.protocol = connected.protocol;
+        agreed.target = target(&bytes);
+        #[cfg(feature = "deflate")]
+        {
+            agreed.deflate = connected.deflate;
+        }
+        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Client, remote, agreed, &self.ws);
+        Ok(Connection::new(stream, protocol, driver, early))
+    }
+
+    fn session(ready: &Self::Ready) -> Session {
+        ready.session().clone()
+    }
+
+    async fn run(&self, ready: Self::Ready) -> DisconnectReason {
+        ready.run(&self.events).await
+    }
+
+    async fn report(&self, error: &Error) {
+        self.events.error(None, error).await;
+    }
+}
+
+/// Path and query, as they stand in the request line.
+fn target(request: &[u8]) -> String {
+    let line = request.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let target = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+    String::from_utf8_lossy(target).into_owned()
+}

@@ -1,0 +1,242 @@
+//! From an accepted stream to an upgraded one, or to an answer that refuses it.
+//!
+//! ```text
+//!  request head ── plain GET ──> on_http ──> answer, end
+//!       │ upgrade
+//!       └──> origin ──> on_upgrade ──> 101 ──> session          any refusal: answer, end
+//! ```
+//!
+//! All of it within one budget. Not here: what a request must look like (`storm-ws-proto`).
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use storm_core::isolation::catch_unwind_of;
+use storm_core::{ConfigError, Error, ErrorKind};
+use storm_transport::Stream;
+use storm_transport::ws::upgrade::{UpgradeError, read_request, refuse};
+use storm_transport::ws::{Agreed, WsOptions};
+use storm_ws_proto::handshake::{Accept, OriginList, Reject, Request, Upgrade};
+use storm_ws_proto::http::StatusCode;
+use tokio::io::AsyncWriteExt;
+
+use crate::accept::{Endpoint, Shared, report};
+
+/// Any HTTP answer that ends the connection; the same type as [`Reject`].
+pub type HttpResponse = Reject;
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type UpgradeHook = Box<dyn Fn(UpgradeRequest) -> Boxed<Result<Accept, Reject>> + Send + Sync>;
+type HttpHook = Box<dyn Fn(HttpRequest) -> Boxed<HttpResponse> + Send + Sync>;
+
+/// What a server makes of requests.
+#[derive(Default)]
+pub(crate) struct Rules {
+    pub(crate) origins: Option<OriginList>,
+    pub(crate) protocols: Vec<String>,
+    pub(crate) on_upgrade: Option<UpgradeHook>,
+    pub(crate) on_http: Option<HttpHook>,
+}
+
+impl Rules {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let is_token = |protocol: &String| {
+            !protocol.is_empty()
+                && protocol
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte))
+        };
+        if !self.protocols.iter().all(is_token) {
+            return Err(ConfigError::new("subprotocols", "a subprotocol is a token (RFC 6455 §4.1)"));
+        }
+        Ok(())
+    }
+}
+
+/// A valid upgrade request: path, query, headers and offered subprotocols (see [`Upgrade`]), and who asks.
+#[derive(Debug, Clone)]
+pub struct UpgradeRequest {
+    upgrade: Arc<Upgrade>,
+    remote_addr: Option<SocketAddr>,
+}
+
+impl UpgradeRequest {
+    /// The peer's address; `None` for a unix socket.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.remote_addr
+    }
+}
+
+impl Deref for UpgradeRequest {
+    type Target = Upgrade;
+
+    fn deref(&self) -> &Upgrade {
+        &self.upgrade
+    }
+}
+
+/// A plain HTTP GET request: path, query and headers (see [`Request`]), and who asks.
+#[derive(Debug, Clone)]
+pub struct HttpRequest {
+    request: Request,
+    remote_addr: Option<SocketAddr>,
+}
+
+impl HttpRequest {
+    /// The peer's address; `None` for a unix socket.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.remote_addr
+    }
+}
+
+impl Deref for HttpRequest {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}
+
+/// Performs the handshake within its budget: what was agreed, and the bytes that came behind the request.
+pub(crate) async fn handshake<E: Endpoint>(
+    stream: &mut Stream,
+    remote: Option<SocketAddr>,
+    rules: &Rules,
+    options: &WsOptions,
+    shared: &Shared,
+    endpoint: &E,
+) -> Option<(Agreed, BytesMut)> {
+    let began = Instant::now();
+    let attempt = async {
+        let mut buffer = BytesMut::new();
+        let answer = match read_request(stream, &mut buffer, options.head_limits).await {
+            Ok(request) => decide(request, remote, rules, options, shared, endpoint).await,
+            Err(UpgradeError::Head(error)) => Err(error.reject()),
+            Err(_) => return Ok(None),
+        };
+        match answer {
+            Ok((response, agreed)) => {
+                stream.write_all(&response).await?;
+                stream.flush().await?;
+                shared.hub.record_handshake(began.elapsed());
+                Ok(Some((agreed, buffer)))
+            }
+            Err(refusal) => {
+                refuse(stream, &refusal.to_bytes()).await?;
+                Ok(None)
+            }
+        }
+    };
+    let attempt = async { attempt.await.unwrap_or_else(|_: io::Error| None) };
+    tokio::select! {
+        upgraded = attempt => {
+            if upgraded.is_none() {
+                shared.hub.count_handshake_failure(false);
+            }
+            upgraded
+        }
+        () = expiry(shared) => {
+            shared.hub.count_handshake_failure(true);
+            None
+        }
+    }
+}
+
+/// Completes when the budget is used up.
+async fn expiry(shared: &Shared) {
+    match shared.handshake_timeout {
+        Some(budget) => tokio::time::sleep(budget).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The 101 and what it agrees on, or the final answer.
+async fn decide<E: Endpoint>(
+    request: Request,
+    remote_addr: Option<SocketAddr>,
+    rules: &Rules,
+    options: &WsOptions,
+    shared: &Shared,
+    endpoint: &E,
+) -> Result<(bytes::Bytes, Agreed), Reject> {
+    if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
+        let hook = async { on_http(HttpRequest { request, remote_addr }).await };
+        return Err(isolated(hook, shared, endpoint).await?);
+    }
+    let upgrade = request.upgrade().map_err(|error| error.reject())?;
+    if shared.is_stopping() {
+        return Err(Reject::new(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    if let Some(origins) = &rules.origins {
+        upgrade.check_origin(origins).map_err(|error| error.reject())?;
+    }
+    let upgrade = Arc::new(upgrade);
+    let accept = match &rules.on_upgrade {
+        Some(on_upgrade) => {
+            let request = UpgradeRequest { upgrade: upgrade.clone(), remote_addr };
+            isolated(async { on_upgrade(request).await }, shared, endpoint).await??
+        }
+        None => {
+            let chosen = rules.protocols.iter().find(|protocol| upgrade.protocols().contains(protocol));
+            chosen.map_or_else(Accept::new, |protocol| Accept::new().protocol(protocol))
+        }
+    };
+    #[cfg(feature = "deflate")]
+    let accept = match options.deflate {
+        Some(deflate) => accept.deflate(deflate),
+        None => accept,
+    };
+    #[cfg(not(feature = "deflate"))]
+    let _ = options;
+    let accepted = match upgrade.accept(&accept) {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            // The hook chose what was not offered: the application's mistake, not the peer's.
+            report(endpoint, &shared.hub, &Error::new(ErrorKind::Handshake, error.clone())).await;
+            return Err(error.into());
+        }
+    };
+    let mut agreed = Agreed::default();
+    agreed.protocol = accepted.protocol;
+    agreed.target = match upgrade.query() {
+        Some(query) => format!("{}?{query}", upgrade.path()),
+        None => upgrade.path().to_owned(),
+    };
+    #[cfg(feature = "deflate")]
+    {
+        agreed.deflate = accepted.deflate;
+    }
+    Ok((accepted.response, agreed))
+}
+
+/// Runs a hook; a panic in it is reported, and answered with 500.
+async fn isolated<T, E: Endpoint>(
+    hook: impl Future<Output = T>,
+    shared: &Shared,
+    endpoint: &E,
+) -> Result<T, Reject> {
+    match catch_unwind_of(hook).await {
+        Ok(output) => Ok(output),
+        Err(panic) => {
+            report(endpoint, &shared.hub, &Error::new(ErrorKind::Panic, panic)).await;
+            Err(Reject::new(StatusCode::INTERNAL_SERVER_ERROR))
+        }
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules")
+            .field("origins", &self.origins)
+            .field("protocols", &self.protocols)
+            .field("on_upgrade", &self.on_upgrade.is_some())
+            .field("on_http", &self.on_http.is_some())
+            .finish()
+    }
+}

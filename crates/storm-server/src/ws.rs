@@ -1,0 +1,263 @@
+//! The WebSocket server.
+
+use std::net::SocketAddr;
+
+use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Message, Role};
+use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
+use storm_transport::{BindAddr, Connection, Stream};
+use storm_ws_proto::handshake::{Accept, OriginList, Reject};
+
+use crate::accept::{Endpoint, Shared};
+use crate::events::event_setters;
+use crate::handle::say_goodbye;
+use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
+use crate::options::option_setters;
+use crate::start::start;
+use crate::{ServerHandle, ServerOptions, StartError};
+
+/// A WebSocket server to be: subscribe to events, set options, [`start`](Self::start).
+///
+/// ```
+/// use storm_server::WsServer;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = WsServer::bind("127.0.0.1:0")
+///     .on_connected(|session| async move { session.join("lobby") })
+///     .on_message(|session, message| async move {
+///         session.server().groups().broadcast("lobby", message).except(session.id()).await
+///     })
+///     .start()
+///     .await?;
+/// server.shutdown(std::time::Duration::from_secs(1)).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Handlers of one session run one at a time, in order. Several handlers may be added for an event; they run in the
+/// order they were added. A handler's error reaches `on_error`; a panic does, too, and closes its session with code 1011.
+#[must_use = "a server does nothing until it is started"]
+pub struct WsServer<E = NoEvents> {
+    addrs: Vec<BindAddr>,
+    options: ServerOptions,
+    ws: WsOptions,
+    middleware: MiddlewareChain,
+    origins: Option<Vec<String>>,
+    rules: Rules,
+    events: E,
+}
+
+impl Default for WsServer {
+    /// A server for `0.0.0.0:5000`.
+    fn default() -> Self {
+        Self::bind("0.0.0.0:5000")
+    }
+}
+
+impl WsServer {
+    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self {
+            addrs: vec![addr.into()],
+            options: ServerOptions::default(),
+            ws: WsOptions::default(),
+            middleware: MiddlewareChain::default(),
+            origins: None,
+            rules: Rules::default(),
+            events: NoEvents,
+        }
+    }
+}
+
+impl<E> WsServer<E> {
+    /// Listens on `addr`, too.
+    pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
+        self.addrs.push(addr.into());
+        self
+    }
+
+    /// Replaces all options but those of [`ws`](Self::ws).
+    pub fn options(mut self, options: ServerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    option_setters!(options);
+
+    /// Replaces the WebSocket options: heartbeat, limits, compression.
+    pub fn ws(mut self, ws: WsOptions) -> Self {
+        self.ws = ws;
+        self
+    }
+
+    /// Sets [`WsOptions::heartbeat`].
+    pub fn heartbeat(mut self, heartbeat: storm_ws_proto::HeartbeatOptions) -> Self {
+        self.ws = self.ws.heartbeat(heartbeat);
+        self
+    }
+
+    /// Sets [`WsOptions::limits`].
+    pub fn limits(mut self, limits: storm_ws_proto::Limits) -> Self {
+        self.ws = self.ws.limits(limits);
+        self
+    }
+
+    /// Sets [`WsOptions::deflate`]: compresses for clients that offer it.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(mut self, deflate: impl Into<Option<storm_ws_proto::DeflateOptions>>) -> Self {
+        self.ws = self.ws.deflate(deflate);
+        self
+    }
+
+    /// Lets in browsers from these origins only (`https://example.com`, with a port if it is not the scheme's own);
+    /// requests with another origin, or without one, get 403. Default: any.
+    pub fn allow_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
+        self.origins.get_or_insert_default().extend(origins.into_iter().map(Into::into));
+        self
+    }
+
+    /// Speaks these subprotocols, the most wanted first: the first one a client offers is chosen, unless
+    /// [`on_upgrade`](Self::on_upgrade) chooses. A client that offers none of them gets none.
+    pub fn subprotocols<T: Into<String>>(mut self, protocols: impl IntoIterator<Item = T>) -> Self {
+        self.rules.protocols.extend(protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// Decides on each upgrade request: accepts it, with headers and a subprotocol of its choice, or rejects it with a
+    /// status, headers and a body. Runs within the handshake budget; a panic is answered with 500.
+    ///
+    /// ```
+    /// use storm_server::{Accept, Reject, StatusCode, WsServer};
+    ///
+    /// let server = WsServer::bind("127.0.0.1:0").on_upgrade(|request| async move {
+    ///     match request.headers().get("authorization") {
+    ///         Some(token) if token == "Bearer open sesame" => Ok(Accept::new()),
+    ///         _ => Err(Reject::new(StatusCode::UNAUTHORIZED).text("who are you?")),
+    ///     }
+    /// });
+    /// ```
+    pub fn on_upgrade<H, Fut>(mut self, hook: H) -> Self
+    where
+        H: Fn(UpgradeRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Accept, Reject>> + Send + 'static,
+    {
+        self.rules.on_upgrade = Some(Box::new(move |request| Box::pin(hook(request))));
+        self
+    }
+
+    /// Answers plain HTTP GET requests on the same port: a health check, a page. Each connection gets one answer. Default:
+    /// they get 426. Runs within the handshake budget; a panic is answered with 500.
+    ///
+    /// ```
+    /// use storm_server::{HttpResponse, StatusCode, WsServer};
+    ///
+    /// let server = WsServer::bind("127.0.0.1:0").on_http(|request| async move {
+    ///     match request.path() {
+    ///         "/health" => HttpResponse::new(StatusCode::OK).text("ok"),
+    ///         _ => HttpResponse::new(StatusCode::NOT_FOUND),
+    ///     }
+    /// });
+    /// ```
+    pub fn on_http<H, Fut>(mut self, hook: H) -> Self
+    where
+        H: Fn(HttpRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HttpResponse> + Send + 'static,
+    {
+        self.rules.on_http = Some(Box::new(move |request| Box::pin(hook(request))));
+        self
+    }
+
+    /// Adds a middleware; hooks run in the order of registration, before the handlers.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(middleware);
+        self
+    }
+
+    fn and<N>(self, next: N) -> WsServer<Chain<E, N>> {
+        let Self { addrs, options, ws, middleware, origins, rules, events } = self;
+        WsServer { addrs, options, ws, middleware, origins, rules, events: Chain(events, next) }
+    }
+
+    event_setters!(WsServer<[]>, WsSession, on_message(Message), WsHandler,
+        /// Runs for each message, text or binary.
+    );
+}
+
+impl<E: Events<WsSession, Message>> WsServer<E> {
+    /// Binds, listens and accepts in the background. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The options do not go together, or an address cannot be listened on.
+    pub async fn start(self) -> Result<ServerHandle, StartError> {
+        let Self { addrs, options, ws, middleware, origins, mut rules, events } = self;
+        ws.validate()?;
+        rules.validate()?;
+        if let Some(origins) = origins {
+            let list = OriginList::new(origins).map_err(|_| {
+                storm_core::ConfigError::new(
+                    "allow_origins",
+                    "an origin is scheme://host, with a port if not usual",
+                )
+            })?;
+            rules.origins = Some(list);
+        }
+        start(addrs, &options, middleware, WsEndpoint { ws, rules, events }).await
+    }
+
+    /// [`start`](Self::start), then waits until the server is shut down, which without a handle is never.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn run(self) -> Result<(), StartError> {
+        self.start().await?.stopped().await;
+        Ok(())
+    }
+}
+
+impl<E> std::fmt::Debug for WsServer<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WsServer")
+            .field("addrs", &self.addrs)
+            .field("options", &self.options)
+            .field("ws", &self.ws)
+            .finish_non_exhaustive()
+    }
+}
+
+struct WsEndpoint<E> {
+    ws: WsOptions,
+    rules: Rules,
+    events: E,
+}
+
+impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
+    async fn serve(&self, mut stream: Stream, remote: Option<SocketAddr>, shared: &Shared) {
+        // Boxed: the state of a handshake is not kept for the life of the connection.
+        let upgraded = Box::pin(handshake(&mut stream, remote, &self.rules, &self.ws, shared, self)).await;
+        let Some((agreed, early)) = upgraded else { return };
+        let (protocol, driver) = self.register(agreed, remote, shared);
+        Connection::new(stream, protocol, driver, early).run(&self.events).await;
+    }
+
+    async fn report(&self, error: &Error) {
+        self.events.error(None, error).await;
+    }
+}
+
+impl<E> WsEndpoint<E> {
+    fn register(
+        &self,
+        agreed: Agreed,
+        remote: Option<SocketAddr>,
+        shared: &Shared,
+    ) -> (WsProtocol, storm_core::driver::Driver) {
+        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, remote, agreed, &self.ws);
+        if shared.is_stopping() {
+            // Upgraded just before the shutdown looked at the sessions.
+            say_goodbye(driver.session());
+        }
+        (protocol, driver)
+    }
+}

@@ -1,0 +1,136 @@
+//! The send half of a WebSocket session, behind its outbox's lock.
+
+use bytes::Bytes;
+use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue, SharedFrames};
+use storm_core::{Message, SendError};
+use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire};
+
+/// Encodes messages as frames.
+#[derive(Debug)]
+pub struct WsEncode {
+    sender: Sender,
+    /// The answer to the newest ping, until the next flush (RFC 6455 §5.5.3: only the newest need be answered).
+    pong: Option<Bytes>,
+    /// Messages are compressed, so each depends on what was sent before.
+    compresses: bool,
+}
+
+/// RFC 6455 §7.4.1: stands for a close frame without a code.
+const NO_STATUS: u16 = 1005;
+
+impl WsEncode {
+    /// An encoder over `sender`, which compresses if `compresses`.
+    pub const fn new(sender: Sender, compresses: bool) -> Self {
+        Self { sender, pong: None, compresses }
+    }
+
+    fn put(&mut self, message: Message, compress: bool, queue: &mut SendQueue) -> Result<(), SendError> {
+        let (kind, data) = match message {
+            Message::Text(text) => (MessageKind::Text, text.into_bytes()),
+            Message::Binary(data) => (MessageKind::Binary, data),
+        };
+        self.sender.message(kind, data, compress, &mut QueueWire(queue)).map_err(send_error)
+    }
+
+    fn put_pong(&mut self, queue: &mut SendQueue) {
+        if let Some(payload) = self.pong.take() {
+            // Fails only after a close frame, when no pong is owed.
+            let _ = self.sender.pong(&payload, &mut QueueWire(queue));
+        }
+    }
+}
+
+impl Encode for WsEncode {
+    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.put(message, true, queue)
+    }
+
+    fn encode_uncompressed(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.put(message, false, queue)
+    }
+
+    fn encode_part(&mut self, part: Part, queue: &mut SendQueue) -> Result<(), SendError> {
+        let kind = if part.is_text { MessageKind::Text } else { MessageKind::Binary };
+        self.sender.fragment(kind, &part.data, part.last, true, &mut QueueWire(queue)).map_err(send_error)
+    }
+
+    fn encode_shared(
+        &mut self,
+        message: &Message,
+        frames: &mut SharedFrames,
+        queue: &mut SendQueue,
+    ) -> Result<(), SendError> {
+        // RFC 6455 §5.3: a client masks every frame with a fresh key.
+        if self.sender.role() == Role::Client {
+            return self.put(message.clone(), true, queue);
+        }
+        let key = self.sender.shared_key();
+        let frame = frames.get_or_make(key.to_u64(), || {
+            let kind = if message.is_text() { MessageKind::Text } else { MessageKind::Binary };
+            Ok(SharedFrame::encode(kind, message.data(), key))
+        })?;
+        self.sender.put_shared(frame, &mut QueueWire(queue)).map_err(send_error)
+    }
+
+    fn twin(&self) -> Option<Box<dyn Encode>> {
+        let stateless = self.sender.role() == Role::Server && !self.compresses;
+        stateless.then(|| Box::new(Self::new(Sender::server(), false)) as Box<dyn Encode>)
+    }
+
+    fn control(&mut self, control: Control, queue: &mut SendQueue) {
+        // An error is a payload above 125 bytes, which our callers have checked, or a frame after the close frame,
+        // which the outbox does not let through.
+        let _ = match control {
+            Control::Pong(payload) => {
+                self.pong = Some(payload);
+                Ok(())
+            }
+            Control::Ping(payload) => self.sender.ping(&payload, &mut QueueWire(queue)),
+            Control::Close(goodbye) => {
+                self.put_pong(queue);
+                let normal = (CloseCode::NORMAL, "");
+                let frame = match &goodbye {
+                    None => Some(normal),
+                    Some((NO_STATUS, _)) => None,
+                    Some((code, reason)) => {
+                        Some(CloseCode::new(*code).map_or(normal, |code| (code, &**reason)))
+                    }
+                };
+                self.sender.close(frame, &mut QueueWire(queue))
+            }
+        };
+    }
+
+    fn flush(&mut self, queue: &mut SendQueue) {
+        self.put_pong(queue);
+    }
+}
+
+fn send_error(error: storm_ws_proto::SendError) -> SendError {
+    use storm_ws_proto::SendError as Proto;
+    match error {
+        Proto::Closed => SendError::Closed(None),
+        Proto::InvalidUtf8 => SendError::InvalidUtf8,
+        Proto::ControlTooLong { len, max } => SendError::TooLarge { len, limit: max },
+        other => SendError::Encode(other.into()),
+    }
+}
+
+/// A [`SendQueue`] as the protocol sees it.
+struct QueueWire<'a>(&'a mut SendQueue);
+
+impl Wire for QueueWire<'_> {
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.0.put_slice(bytes);
+    }
+
+    #[inline]
+    fn put_bytes(&mut self, bytes: Bytes) {
+        self.0.put_bytes(bytes);
+    }
+
+    fn share_threshold(&self) -> usize {
+        SHARE_FROM
+    }
+}

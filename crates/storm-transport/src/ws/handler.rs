@@ -1,0 +1,76 @@
+//! Handlers of WebSocket sessions as one type with state.
+
+use std::future::{Future, ready};
+
+use storm_core::events::{Adapter, Events, Failures, HandlerOutcome};
+use storm_core::{BoxError, DisconnectReason, Error, Message};
+
+use super::WsSession;
+
+/// Handlers of WebSocket sessions as one type with state, instead of closures. Every method has a default that does
+/// nothing. A handler type borrows its session where a closure owns a handle, which saves a reference count.
+///
+/// ```
+/// use storm_core::{BoxError, Message};
+/// use storm_transport::ws::{WsHandler, WsSession};
+///
+/// struct Echo;
+///
+/// impl WsHandler for Echo {
+///     async fn on_message(&self, session: &WsSession, message: Message) -> Result<(), BoxError> {
+///         session.send(message).await?;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait WsHandler: Send + Sync + 'static {
+    /// The session is ready; no message has arrived.
+    fn on_connected(&self, session: &WsSession) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = session;
+        ready(Ok(()))
+    }
+
+    /// A message arrived.
+    fn on_message(
+        &self,
+        session: &WsSession,
+        message: Message,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = (session, message);
+        ready(Ok(()))
+    }
+
+    /// The session has ended. It is still in its server's sessions and in its groups.
+    fn on_disconnected(
+        &self,
+        session: &WsSession,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = (session, reason);
+        ready(Ok(()))
+    }
+
+    /// Something failed that needs a person; without a session if there is none.
+    fn on_error(&self, session: Option<&WsSession>, error: &Error) -> impl Future<Output = ()> + Send {
+        let _ = (session, error);
+        ready(())
+    }
+}
+
+impl<H: WsHandler> Events<WsSession, Message> for Adapter<H> {
+    async fn connected(&self, session: &WsSession) -> HandlerOutcome {
+        self.0.on_connected(session).await.map_err(Failures::from)
+    }
+
+    async fn message(&self, session: &WsSession, message: Message) -> HandlerOutcome {
+        self.0.on_message(session, message).await.map_err(Failures::from)
+    }
+
+    async fn disconnected(&self, session: &WsSession, reason: DisconnectReason) -> HandlerOutcome {
+        self.0.on_disconnected(session, reason).await.map_err(Failures::from)
+    }
+
+    fn error(&self, session: Option<&WsSession>, error: &Error) -> impl Future<Output = ()> + Send {
+        self.0.on_error(session, error)
+    }
+}

@@ -1,0 +1,238 @@
+//! The receive half of a WebSocket session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use rand::rngs::StdRng;
+use rand::{Rng, make_rng};
+use storm_core::driver::Driver;
+use storm_core::outbox::Control;
+use storm_core::{BoxError, DisconnectReason, Hub, Message, Role, Session};
+use storm_ws_proto::{
+    CloseCode, CloseFrame, Heartbeat, HeartbeatAction, Incoming, ProtocolError, Receiver, Sender,
+};
+
+use super::encode::WsEncode;
+use super::options::WsOptions;
+use super::session::{Details, WsSession};
+use crate::protocol::{MessageKind, Protocol, Violation};
+
+/// RFC 6455 §7.4.1: stands for a close frame without a code.
+const NO_STATUS: u16 = 1005;
+
+/// Takes frames, answers pings and the closing handshake, and times the heartbeat.
+#[derive(Debug)]
+pub struct WsProtocol {
+    receiver: Receiver,
+    heartbeat: Heartbeat,
+    auto_pong: bool,
+    role: Role,
+    /// The peer has said its last: a close frame, or something it must not say.
+    peer_is_done: bool,
+}
+
+/// What an upgrade agreed on, whichever side asked for it.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Agreed {
+    /// The subprotocol.
+    pub protocol: Option<String>,
+    /// Path and query of the request.
+    pub target: String,
+    /// The compression.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<storm_ws_proto::DeflateParams>,
+}
+
+impl WsProtocol {
+    /// Registers a session for an upgraded connection, and makes its receive half.
+    pub fn register(
+        hub: &Arc<Hub>,
+        role: Role,
+        remote_addr: Option<SocketAddr>,
+        agreed: Agreed,
+        options: &WsOptions,
+    ) -> (Self, Driver) {
+        let sender = match role {
+            Role::Server => Sender::server(),
+            Role::Client => Sender::client(mask_source()),
+        };
+        let receiver = Receiver::new(proto_role(role), options.limits);
+        #[cfg(feature = "deflate")]
+        let (sender, receiver, compresses) = match &agreed.deflate {
+            Some(params) => {
+                let deflate = options.deflate.unwrap_or_default();
+                (sender.deflate(params, &deflate), receiver.deflate(params), true)
+            }
+            None => (sender, receiver, false),
+        };
+        #[cfg(not(feature = "deflate"))]
+        let compresses = false;
+        let details = Box::new(Details::new(agreed.protocol, agreed.target));
+        let encoder = WsEncode::new(sender, compresses);
+        let driver = Driver::register_with(hub, role, remote_addr, encoder, Some(details));
+        let protocol = Self {
+            receiver,
+            heartbeat: Heartbeat::new(options.heartbeat, now()),
+            auto_pong: options.heartbeat.auto_pong,
+            role,
+            peer_is_done: false,
+        };
+        (protocol, driver)
+    }
+
+    fn peer_closes(&mut self, frame: Option<CloseFrame>, session: &Session) {
+        self.peer_is_done = true;
+        let reason = match &frame {
+            Some(frame) if frame.code == CloseCode::GOING_AWAY => DisconnectReason::GoingAway,
+            _ => session.role().closed_by_peer(),
+        };
+        // RFC 6455 §5.5.1: the answer repeats the code.
+        let code = frame.as_ref().map_or(NO_STATUS, |frame| frame.code.into());
+        details(session).peer_closed(frame);
+        session.start_close_with(reason, Some((code, ByteString::new())));
+    }
+}
+
+impl Protocol for WsProtocol {
+    type Session = WsSession;
+    type Message = Message;
+
+    fn session(session: &Session) -> WsSession {
+        WsSession::new(session.clone())
+    }
+
+    #[inline]
+    fn receive(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Message>, Violation> {
+        loop {
+            match self.receiver.receive(wire) {
+                Ok(Some(Incoming::Message(message))) => {
+                    return Ok(Some(match message {
+                        storm_ws_proto::Message::Text(text) => Message::Text(text),
+                        storm_ws_proto::Message::Binary(data) => Message::Binary(data),
+                    }));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Incoming::Ping(payload))) => {
+                    if self.auto_pong {
+                        session.control(Control::Pong(payload));
+                    }
+                }
+                Ok(Some(Incoming::Pong(payload))) => {
+                    let now = now();
+                    let before = self.heartbeat.round_trip();
+                    self.heartbeat.pong_received(now, &payload);
+                    let details = details(session);
+                    match self.heartbeat.round_trip() {
+                        Some(round_trip) if before != Some(round_trip) => details.measured(round_trip),
+                        _ => details.pong(&payload, now),
+                    }
+                }
+                Ok(Some(Incoming::Close(frame))) => self.peer_closes(frame, session),
+                Err(error) => {
+                    self.peer_is_done = true;
+                    return Err(violation(error));
+                }
+            }
+        }
+    }
+
+    fn receive_eof(&mut self, _: &mut BytesMut, _: &Session) -> Result<Option<Message>, Violation> {
+        // An unfinished frame is no message.
+        Ok(None)
+    }
+
+    fn wanted(&self, _: &[u8]) -> Option<usize> {
+        Some(self.receiver.wanted())
+    }
+
+    fn end_of_stream(&self, _: &Session) -> DisconnectReason {
+        // RFC 6455 §7.1.5: a stream that ends without a close frame was not closed cleanly.
+        DisconnectReason::TransportError
+    }
+
+    fn may_shut_down(&self, peer_has_ended: bool) -> bool {
+        // RFC 6455 §7.1.1: once both close frames are there the server closes the TCP connection first.
+        peer_has_ended || (self.peer_is_done && self.role == Role::Server)
+    }
+
+    fn split(message: Message) -> (Bytes, MessageKind) {
+        let kind = if message.is_text() { MessageKind::Text } else { MessageKind::Binary };
+        (message.into_data(), kind)
+    }
+
+    fn join(data: Bytes, kind: MessageKind) -> Result<Message, BoxError> {
+        Ok(match kind {
+            MessageKind::Text => {
+                Message::Text(ByteString::try_from(data).map_err(|error| error.to_string())?)
+            }
+            MessageKind::Binary => Message::Binary(data),
+        })
+    }
+
+    fn size(message: &Message) -> usize {
+        message.len()
+    }
+
+    fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
+        Some((CloseCode::INTERNAL_ERROR.into(), ByteString::new()))
+    }
+
+    fn goodbye_when_idle(&self) -> Option<(u16, ByteString)> {
+        Some((CloseCode::GOING_AWAY.into(), ByteString::from_static("idle")))
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.heartbeat.poll_timeout()
+    }
+
+    fn handle_timeout(
+        &mut self,
+        now: Instant,
+        session: &Session,
+        reading: bool,
+    ) -> Result<(), DisconnectReason> {
+        match self.heartbeat.handle_timeout(now, reading) {
+            HeartbeatAction::None => {}
+            HeartbeatAction::Ping(payload) => {
+                session.control(Control::Ping(Bytes::copy_from_slice(&payload)));
+            }
+            HeartbeatAction::Dead => return Err(DisconnectReason::HeartbeatTimeout),
+        }
+        Ok(())
+    }
+}
+
+fn violation(error: ProtocolError) -> Violation {
+    let code = error.close_code();
+    let reason = match code {
+        CloseCode::MESSAGE_TOO_BIG => DisconnectReason::MessageTooBig,
+        _ => DisconnectReason::ProtocolError,
+    };
+    Violation::new(reason, error, Some((code.into(), error.to_string().into())))
+}
+
+fn details(session: &Session) -> &Details {
+    session.attachment().expect("every websocket session is made with its details")
+}
+
+/// The clock of the runtime, so that paused time is time.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+const fn proto_role(role: Role) -> storm_ws_proto::Role {
+    match role {
+        Role::Server => storm_ws_proto::Role::Server,
+        Role::Client => storm_ws_proto::Role::Client,
+    }
+}
+
+/// Mask keys nobody can foretell (RFC 6455 §5.3), from a generator seeded by the system.
+fn mask_source() -> impl FnMut() -> [u8; 4] + Send {
+    let mut generator: StdRng = make_rng();
+    move || generator.next_u32().to_ne_bytes()
+}

@@ -1,0 +1,228 @@
+//! The session as WebSocket handlers see it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use parking_lot::Mutex;
+use storm_core::outbox::{Control, Part};
+use storm_core::{DisconnectReason, SendError, Session};
+use storm_ws_proto::{CloseCode, CloseFrame};
+
+/// RFC 6455 §5.5: what a control frame carries at most.
+const MAX_CONTROL: usize = 125;
+const NO_ROUND_TRIP: u64 = u64::MAX;
+
+/// A [`Session`] with the WebSocket verbs. Cloning is cheap; it is the same session.
+///
+/// `send` takes a [`Message`](storm_core::Message), text or binary; see [`Session::send`] for what happens when the
+/// peer reads slowly.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WsSession(Session);
+
+/// What a WebSocket session keeps besides.
+#[derive(Debug)]
+pub(super) struct Details {
+    protocol: Option<Box<str>>,
+    target: Box<str>,
+    /// Microseconds.
+    round_trip: AtomicU64,
+    /// The newest ping the user sent, until its pong is here.
+    ping: Mutex<Option<(Bytes, Instant)>>,
+    close_frame: Mutex<Option<CloseFrame>>,
+}
+
+impl Details {
+    pub(super) fn new(protocol: Option<String>, target: String) -> Self {
+        Self {
+            protocol: protocol.map(String::into_boxed_str),
+            target: target.into_boxed_str(),
+            round_trip: AtomicU64::new(NO_ROUND_TRIP),
+            ping: Mutex::new(None),
+            close_frame: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn pong(&self, payload: &[u8], now: Instant) {
+        let sent = self.ping.lock().take_if(|(sent, _)| sent[..] == *payload);
+        if let Some((_, at)) = sent {
+            self.measured(now.saturating_duration_since(at));
+        }
+    }
+
+    pub(super) fn measured(&self, round_trip: Duration) {
+        let micros = u64::try_from(round_trip.as_micros()).unwrap_or(NO_ROUND_TRIP - 1);
+        self.round_trip.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn peer_closed(&self, frame: Option<CloseFrame>) {
+        *self.close_frame.lock() = frame;
+    }
+}
+
+impl WsSession {
+    pub(super) const fn new(session: Session) -> Self {
+        Self(session)
+    }
+
+    fn details(&self) -> &Details {
+        self.0.attachment().expect("every websocket session is made with its details")
+    }
+
+    /// The subprotocol that was agreed.
+    pub fn protocol(&self) -> Option<&str> {
+        self.details().protocol.as_deref()
+    }
+
+    /// The path of the request, without the query.
+    pub fn path(&self) -> &str {
+        let target = &*self.details().target;
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
+    /// The query of the request, if it had one.
+    pub fn query(&self) -> Option<&str> {
+        self.details().target.split_once('?').map(|(_, query)| query)
+    }
+
+    /// How long the peer took to answer the newest ping that it has answered: a heartbeat's, or one of
+    /// [`ping`](Self::ping). To the microsecond.
+    pub fn round_trip(&self) -> Option<Duration> {
+        let micros = self.details().round_trip.load(Ordering::Relaxed);
+        (micros != NO_ROUND_TRIP).then(|| Duration::from_micros(micros))
+    }
+
+    /// The close frame the peer has sent, if it has and if there was a code in it.
+    pub fn close_frame(&self) -> Option<CloseFrame> {
+        self.details().close_frame.lock().clone()
+    }
+
+    /// Sends a ping; its answer sets [`round_trip`](Self::round_trip) if the payload (at most 125 bytes) comes back
+    /// before the next ping is sent. Counts towards the outbox, but does not wait for room.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`]; [`SendError::Closed`].
+    pub fn ping(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
+        let payload = payload.into();
+        if payload.len() > MAX_CONTROL {
+            return Err(SendError::TooLarge { len: payload.len(), limit: MAX_CONTROL });
+        }
+        if self.state() != storm_core::ConnectionState::Connected {
+            return Err(SendError::Closed(self.disconnect_reason()));
+        }
+        let now = tokio::time::Instant::now().into_std();
+        *self.details().ping.lock() = Some((payload.clone(), now));
+        self.control(Control::Ping(payload));
+        Ok(())
+    }
+
+    /// Closes with a code and a reason (cut to 123 bytes); otherwise as [`Session::close`], which sends code 1000.
+    ///
+    /// # Cancel safety
+    /// The close begins with the first poll and goes on if the future is dropped.
+    pub async fn close_with(&self, code: CloseCode, reason: impl Into<ByteString>) {
+        self.start_close_with(self.role().closed_by_us(), Some((code.into(), reason.into())));
+        self.closed().await;
+    }
+
+    /// Begins a text message that is sent in parts as they come to be.
+    pub fn text_writer(&self) -> MessageWriter<'_> {
+        MessageWriter { session: self, is_text: true, state: WriterState::Fresh }
+    }
+
+    /// Begins a binary message that is sent in parts as they come to be.
+    pub fn binary_writer(&self) -> MessageWriter<'_> {
+        MessageWriter { session: self, is_text: false, state: WriterState::Fresh }
+    }
+}
+
+impl Deref for WsSession {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0
+    }
+}
+
+impl AsRef<Session> for WsSession {
+    fn as_ref(&self) -> &Session {
+        &self.0
+    }
+}
+
+impl fmt::Debug for WsSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One message sent in parts, so that it never is in memory as a whole. Middleware does not see it.
+///
+/// Other messages of the session wait from the first part to the last. A writer dropped in between has sent half a
+/// message, which nothing can mend: the session is closed with code 1011.
+///
+/// ```no_run
+/// # async fn example(session: storm_transport::WsSession) -> Result<(), storm_core::SendError> {
+/// let mut message = session.text_writer();
+/// for line in 0..1_000_000 {
+///     message.write(format!("line {line}\n")).await?;
+/// }
+/// message.finish().await
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a message ends with `finish`"]
+pub struct MessageWriter<'a> {
+    session: &'a WsSession,
+    is_text: bool,
+    state: WriterState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriterState {
+    Fresh,
+    Begun,
+    Finished,
+}
+
+impl MessageWriter<'_> {
+    /// Sends the next part as one frame; waits while the outbox is full.
+    ///
+    /// # Cancel safety
+    /// A dropped future has queued the part whole or not at all.
+    ///
+    /// # Errors
+    /// [`SendError::InvalidUtf8`] if a text stops being UTF-8 here (a character may be divided between two parts);
+    /// [`SendError::Closed`].
+    pub async fn write(&mut self, part: impl Into<Bytes>) -> Result<(), SendError> {
+        self.put(part.into(), false).await
+    }
+
+    /// Ends the message.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn finish(mut self) -> Result<(), SendError> {
+        self.put(Bytes::new(), true).await
+    }
+
+    async fn put(&mut self, data: Bytes, last: bool) -> Result<(), SendError> {
+        let part = Part { is_text: self.is_text, data, first: self.state == WriterState::Fresh, last };
+        self.session.send_part(part).await?;
+        self.state = if last { WriterState::Finished } else { WriterState::Begun };
+        Ok(())
+    }
+}
+
+impl Drop for MessageWriter<'_> {
+    fn drop(&mut self) {
+        if self.state == WriterState::Begun {
+            let goodbye =
+                (CloseCode::INTERNAL_ERROR.into(), ByteString::from_static("a message was not finished"));
+            self.session.start_close_with(DisconnectReason::Aborted, Some(goodbye));
+        }
+    }
+}
