@@ -10,7 +10,7 @@ use bytes::BytesMut;
 /// Spare buffers a thread keeps of each kind.
 const KEPT: usize = 8;
 /// Larger buffers go back to the allocator.
-const LARGEST_KEPT: usize = 256 * 1024;
+const LARGEST_KEPT: usize = 1024 * 1024;
 
 /// The spare buffers of one kind on one thread.
 #[derive(Debug, Default)]

@@ -174,9 +174,17 @@ fn make_room<P: Protocol>(inbox: &mut BytesMut, protocol: &P, chunk: usize) {
         return;
     }
     // A declared length is a hint, not a reason to allocate: the buffer at most doubles for bytes that are there.
-    let wanted = protocol.wanted(inbox).unwrap_or(0);
-    if room < wanted.clamp(LEAST_ROOM, chunk) {
-        inbox.reserve(wanted.min(inbox.len()).max(chunk));
+    let wanted = protocol.wanted(inbox).unwrap_or(0).min(inbox.len().max(chunk));
+    if room >= wanted.clamp(LEAST_ROOM, chunk) {
+        return;
+    }
+    let more = wanted.max(chunk.saturating_sub(inbox.len())).max(LEAST_ROOM);
+    if !inbox.try_reclaim(more) {
+        BufferPool::with_read(|pool| {
+            let mut larger = pool.take(inbox.len() + more);
+            larger.extend_from_slice(inbox);
+            pool.give(std::mem::replace(inbox, larger));
+        });
     }
 }
 
