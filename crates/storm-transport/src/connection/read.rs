@@ -36,6 +36,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     pub(super) async fn fill(&mut self) -> Fill {
         if self.turn >= TURN {
             self.turn = 0;
+            // A batch belongs to this thread, and the task may go on on another: it ends here.
+            if poll_fn(|cx| Poll::Ready(self.poll_flush_batch(cx).is_ready())).await {
+                return Fill::Closing;
+            }
             tokio::task::yield_now().await;
         }
         let mut flush = true;
