@@ -134,7 +134,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         while !self.peer_ended {
             self.ahead.clear();
             self.ahead_bytes = 0;
-            if self.violation.is_none() {
+            if !self.deaf && self.violation.is_none() {
                 loop {
                     match self.protocol.receive(&mut self.inbox, self.driver.session()) {
                         Ok(Some(_)) => {}
@@ -146,7 +146,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     }
                 }
             }
-            if self.violation.is_some() {
+            if self.deaf || self.violation.is_some() {
                 self.inbox.clear();
             }
             if ready!(self.poll_read(cx))? == 0 {
