@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use stormsocket::{
-    BoxError, DeflateOptions, Limits, Message, WsHandler, WsOptions, WsServer, WsSession,
+    BoxError, DeflateOptions, Limits, Message, SocketOptions, WsHandler, WsOptions, WsServer, WsSession,
 };
 use stormsocket_benchmark::cli::{ServerArgs, WsPort};
 use stormsocket_benchmark::serve;
@@ -37,16 +37,22 @@ struct Flags {
     /// Most fragments of a message, or `none`.
     #[arg(long, value_parser = limit::<u32>)]
     max_fragments: Option<Limit<u32>>,
+
+    /// Bytes of the kernel's buffers for each socket, or `none` for the kernel's own choice.
+    #[arg(long, value_parser = limit::<usize>)]
+    socket_buffers: Option<Limit<usize>>,
 }
 
-/// A number, or no limit.
+/// A number, or no limit: for socket buffers, the kernel's choice.
 #[derive(Debug, Clone, Copy)]
 struct Limit<T>(Option<T>);
 
 fn limit<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Limit<T>, String> {
     match text {
         "none" => Ok(Limit(None)),
-        number => number.parse().map(|number| Limit(Some(number))).map_err(|error| format!("{error}, nor `none`")),
+        number => {
+            number.parse().map(|number| Limit(Some(number))).map_err(|error| format!("{error}, nor `none`"))
+        }
     }
 }
 
@@ -86,9 +92,14 @@ impl WsHandler for Echo {
 fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     serve::raise_file_limit();
+    let mut socket = SocketOptions::default();
+    if let Some(Limit(bytes)) = flags.socket_buffers {
+        socket = socket.recv_buffer_size(bytes).send_buffer_size(bytes);
+    }
     flags.server.runtime()?.block_on(async {
         let server = WsServer::bind(SocketAddr::new(flags.server.address, flags.port.port))
             .backlog(serve::BACKLOG)
+            .socket(socket)
             // A broadcast's receivers send nothing that could carry an acknowledgement.
             .no_delay(flags.broadcast)
             .ws(flags.options())

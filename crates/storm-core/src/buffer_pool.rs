@@ -10,7 +10,7 @@ use bytes::BytesMut;
 /// Spare buffers a thread keeps of each kind.
 const KEPT: usize = 8;
 /// Larger buffers go back to the allocator.
-const LARGEST_KEPT: usize = 256 * 1024;
+const LARGEST_KEPT: usize = 1024 * 1024;
 
 /// The spare buffers of one kind on one thread.
 #[derive(Debug, Default)]
@@ -34,23 +34,26 @@ impl BufferPool {
 
     /// An empty buffer with room for at least `capacity` bytes.
     pub fn take(&self, capacity: usize) -> BytesMut {
-        let spare = self.0.borrow_mut().pop();
-        if let Some(mut buffer) = spare {
-            // A payload cut from it may still be alive; then the memory is its owner's, and this handle is dropped.
-            if buffer.capacity() >= capacity || buffer.try_reclaim(capacity) {
-                return buffer;
-            }
+        let mut spare = self.0.borrow_mut();
+        // A payload cut from it may still be alive: then its room cannot be had back, and it waits for its turn.
+        let fits = |buffer: &mut BytesMut| buffer.capacity() >= capacity || buffer.try_reclaim(capacity);
+        match (0..spare.len()).rev().find(|&at| fits(&mut spare[at])) {
+            Some(at) => spare.remove(at),
+            None => BytesMut::with_capacity(capacity),
         }
-        BytesMut::with_capacity(capacity)
     }
 
     /// Keeps `buffer`, emptied, for the next `take`; or drops it, where that would keep too much.
     pub fn give(&self, mut buffer: BytesMut) {
         buffer.clear();
-        let mut spare = self.0.borrow_mut();
-        if buffer.capacity() <= LARGEST_KEPT && spare.len() < KEPT {
-            spare.push(buffer);
+        if buffer.capacity() > LARGEST_KEPT {
+            return;
         }
+        let mut spare = self.0.borrow_mut();
+        if spare.len() == KEPT {
+            spare.remove(0);
+        }
+        spare.push(buffer);
     }
 }
 

@@ -3,7 +3,11 @@
 //! A builder starts with [`NoEvents`] and puts a [`Chain`] around it with every handler it is given: several handlers
 //! per event run in the order they were added.
 
-use std::future::{Future, ready};
+use std::future::{self, Future};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
 use crate::{BroadcastReport, DisconnectReason, Error, SendOutcome, Session};
@@ -54,6 +58,7 @@ impl IntoHandlerOutcome for BroadcastReport {
 }
 
 impl<T, E: Into<BoxError>> IntoHandlerOutcome for Result<T, E> {
+    #[inline]
     fn into_outcome(self) -> HandlerOutcome {
         self.map(drop).map_err(|error| Failures::from(error.into()))
     }
@@ -67,7 +72,7 @@ pub trait Events<S, M>: Send + Sync + 'static {
     /// The session is ready; no message has arrived.
     fn connected(&self, session: &S) -> impl Future<Output = HandlerOutcome> + Send {
         let _ = session;
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// A message arrived.
@@ -80,13 +85,13 @@ pub trait Events<S, M>: Send + Sync + 'static {
         reason: DisconnectReason,
     ) -> impl Future<Output = HandlerOutcome> + Send {
         let _ = (session, reason);
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// Something failed that needs a person.
     fn error(&self, session: Option<&S>, error: &Error) -> impl Future<Output = ()> + Send {
         let _ = (session, error);
-        ready(())
+        future::ready(())
     }
 }
 
@@ -99,7 +104,7 @@ impl<S: Sync, M: Send> Events<S, M> for NoEvents {
 
     fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
         drop(message);
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 }
 
@@ -130,13 +135,17 @@ where
         both(self.0.connected(session).await, self.1.connected(session).await)
     }
 
-    async fn message(&self, session: &S, message: M) -> HandlerOutcome {
+    #[inline]
+    fn message(&self, session: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
         match (A::MESSAGES, B::MESSAGES) {
-            (true, false) => self.0.message(session, message).await,
-            (false, _) => self.1.message(session, message).await,
+            (true, false) => ChainMessage::First { first: self.0.message(session, message) },
+            (false, _) => ChainMessage::Second { second: self.1.message(session, message) },
             (true, true) => {
-                let first = self.0.message(session, message.clone()).await;
-                both(first, self.1.message(session, message).await)
+                let both = async move {
+                    let first = self.0.message(session, message.clone()).await;
+                    both(first, self.1.message(session, message).await)
+                };
+                ChainMessage::Both { both }
             }
         }
     }
@@ -148,6 +157,52 @@ where
     async fn error(&self, session: Option<&S>, error: &Error) {
         self.0.error(session, error).await;
         self.1.error(session, error).await;
+    }
+}
+
+pin_project! {
+    /// A chain's handling of one message: the future of the only part that looks at messages as it is, not in one more
+    /// layer, since each layer moves the message once more.
+    #[project = ChainMessageProjection]
+    enum ChainMessage<A, B, Both> {
+        First { #[pin] first: A },
+        Second { #[pin] second: B },
+        Both { #[pin] both: Both },
+    }
+}
+
+impl<A, B, Both> Future for ChainMessage<A, B, Both>
+where
+    A: Future<Output = HandlerOutcome>,
+    B: Future<Output = HandlerOutcome>,
+    Both: Future<Output = HandlerOutcome>,
+{
+    type Output = HandlerOutcome;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HandlerOutcome> {
+        match self.project() {
+            ChainMessageProjection::First { first } => first.poll(cx),
+            ChainMessageProjection::Second { second } => second.poll(cx),
+            ChainMessageProjection::Both { both } => both.poll(cx),
+        }
+    }
+}
+
+pin_project! {
+    /// A handler's future with its result as an outcome.
+    struct Handling<F> {
+        #[pin]
+        handler: F,
+    }
+}
+
+impl<F: Future<Output: IntoHandlerOutcome>> Future for Handling<F> {
+    type Output = HandlerOutcome;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HandlerOutcome> {
+        Poll::Ready(ready!(self.project().handler.poll(cx)).into_outcome())
     }
 }
 
@@ -177,13 +232,12 @@ where
     const MESSAGES: bool = false;
 
     fn connected(&self, session: &S) -> impl Future<Output = HandlerOutcome> + Send {
-        let handler = (self.0)(session.clone());
-        async move { handler.await.into_outcome() }
+        Handling { handler: (self.0)(session.clone()) }
     }
 
     fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
         drop(message);
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 }
 
@@ -194,9 +248,9 @@ where
     F: Fn(S, M) -> Fut + Send + Sync + 'static,
     Fut: Future<Output: IntoHandlerOutcome> + Send,
 {
+    #[inline]
     fn message(&self, session: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
-        let handler = (self.0)(session.clone(), message);
-        async move { handler.await.into_outcome() }
+        Handling { handler: (self.0)(session.clone(), message) }
     }
 }
 
@@ -211,7 +265,7 @@ where
 
     fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
         drop(message);
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     fn disconnected(
@@ -219,8 +273,7 @@ where
         session: &S,
         reason: DisconnectReason,
     ) -> impl Future<Output = HandlerOutcome> + Send {
-        let handler = (self.0)(session.clone(), reason);
-        async move { handler.await.into_outcome() }
+        Handling { handler: (self.0)(session.clone(), reason) }
     }
 }
 
@@ -235,7 +288,7 @@ where
 
     fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
         drop(message);
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     fn error(&self, session: Option<&S>, error: &Error) -> impl Future<Output = ()> + Send {
@@ -270,7 +323,7 @@ pub trait TcpHandler: Send + Sync + 'static {
     /// The session is ready; no message has arrived.
     fn on_connected(&self, session: &Session) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = session;
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// A message arrived: one frame, or with the raw framer what one read brought.
@@ -280,7 +333,7 @@ pub trait TcpHandler: Send + Sync + 'static {
         data: bytes::Bytes,
     ) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = (session, data);
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// The session has ended. It is still in its server's sessions and in its groups.
@@ -290,31 +343,36 @@ pub trait TcpHandler: Send + Sync + 'static {
         reason: DisconnectReason,
     ) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = (session, reason);
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// Something failed that needs a person; without a session if there is none.
     fn on_error(&self, session: Option<&Session>, error: &Error) -> impl Future<Output = ()> + Send {
         let _ = (session, error);
-        ready(())
+        future::ready(())
     }
-}
-
-fn outcome(result: Result<(), BoxError>) -> HandlerOutcome {
-    result.map_err(Failures::from)
 }
 
 impl<H: TcpHandler> Events<Session, bytes::Bytes> for Adapter<H> {
-    async fn connected(&self, session: &Session) -> HandlerOutcome {
-        outcome(self.0.on_connected(session).await)
+    fn connected(&self, session: &Session) -> impl Future<Output = HandlerOutcome> + Send {
+        Handling { handler: self.0.on_connected(session) }
     }
 
-    async fn message(&self, session: &Session, message: bytes::Bytes) -> HandlerOutcome {
-        outcome(self.0.on_data(session, message).await)
+    #[inline]
+    fn message(
+        &self,
+        session: &Session,
+        message: bytes::Bytes,
+    ) -> impl Future<Output = HandlerOutcome> + Send {
+        Handling { handler: self.0.on_data(session, message) }
     }
 
-    async fn disconnected(&self, session: &Session, reason: DisconnectReason) -> HandlerOutcome {
-        outcome(self.0.on_disconnected(session, reason).await)
+    fn disconnected(
+        &self,
+        session: &Session,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = HandlerOutcome> + Send {
+        Handling { handler: self.0.on_disconnected(session, reason) }
     }
 
     fn error(&self, session: Option<&Session>, error: &Error) -> impl Future<Output = ()> + Send {

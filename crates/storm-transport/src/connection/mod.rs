@@ -58,6 +58,8 @@ pub struct Connection<T, P: Protocol> {
     stage: Stage,
     /// The peer has ended its stream.
     peer_ended: bool,
+    /// The last read filled its buffer.
+    eager: bool,
     /// Bytes read since the task last had to wait: bounds what one turn does.
     turn: usize,
     deadlines: Deadlines,
@@ -95,6 +97,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             received: (0, 0),
             stage: Stage::Open,
             peer_ended: false,
+            eager: false,
             turn: 0,
             deadlines,
             fault: None,

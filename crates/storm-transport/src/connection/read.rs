@@ -15,6 +15,8 @@ use crate::stream::Transport;
 
 /// Room for one read. A kernel receive buffer of the default size fits in.
 const CHUNK: usize = 64 * 1024;
+/// Room for one read of a connection whose last one filled what it was given.
+const LARGE_CHUNK: usize = 256 * 1024;
 /// Less room than this and the buffer is changed before the next read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// Bytes one turn reads before the connection lets others run.
@@ -71,7 +73,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         let Some(transport) = &mut self.transport else {
             return Poll::Ready(Ok(0));
         };
-        make_room(&mut self.inbox, &self.protocol);
+        make_room(&mut self.inbox, &self.protocol, if self.eager { LARGE_CHUNK } else { CHUNK });
+        let room = self.inbox.capacity() - self.inbox.len();
         let read = pin!(transport.read_buf(&mut self.inbox)).poll(cx);
         match read {
             Poll::Pending => {
@@ -84,6 +87,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Poll::Ready(Ok(0))
             }
             Poll::Ready(Ok(count)) => {
+                // More was there than fitted: take more at once from now on, and less again when less comes.
+                self.eager = count == room || (self.eager && count > CHUNK / 2);
                 self.received.0 += count as u64;
                 Poll::Ready(Ok(count))
             }
@@ -160,20 +165,27 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 }
 
 /// Makes room for the next read: a pooled buffer for an empty inbox, more of the same for an unfinished message.
-fn make_room<P: Protocol>(inbox: &mut BytesMut, protocol: &P) {
+fn make_room<P: Protocol>(inbox: &mut BytesMut, protocol: &P, chunk: usize) {
     let room = inbox.capacity() - inbox.len();
-    if room >= LEAST_ROOM {
-        return;
-    }
     if inbox.is_empty() {
-        if !inbox.try_reclaim(CHUNK) {
-            *inbox = BufferPool::with_read(|pool| pool.take(CHUNK));
+        if room < LEAST_ROOM.max(chunk / 2) && !inbox.try_reclaim(chunk) {
+            *inbox = BufferPool::with_read(|pool| pool.take(chunk));
         }
         return;
     }
     // A declared length is a hint, not a reason to allocate: the buffer at most doubles for bytes that are there.
-    let wanted = protocol.wanted(inbox).unwrap_or(0);
-    inbox.reserve(wanted.min(inbox.len()).max(CHUNK));
+    let wanted = protocol.wanted(inbox).unwrap_or(0).min(inbox.len().max(chunk));
+    if room >= wanted.clamp(LEAST_ROOM, chunk) {
+        return;
+    }
+    let more = wanted.max(chunk.saturating_sub(inbox.len())).max(LEAST_ROOM);
+    if !inbox.try_reclaim(more) {
+        BufferPool::with_read(|pool| {
+            let mut larger = pool.take(inbox.len() + more);
+            larger.extend_from_slice(inbox);
+            pool.give(std::mem::replace(inbox, larger));
+        });
+    }
 }
 
 /// Returns the buffer of an empty inbox to the pool.
