@@ -22,7 +22,7 @@ pub trait Protocol: Send + 'static {
     /// if more bytes are needed.
     ///
     /// # Errors
-    /// The peer broke the protocol. Nothing is received afterwards.
+    /// The peer broke the protocol, or closes. Nothing is received afterwards.
     fn receive(&mut self, wire: &mut BytesMut, session: &Session)
     -> Result<Option<Self::Message>, Violation>;
 
@@ -101,14 +101,15 @@ pub enum MessageKind {
     Binary,
 }
 
-/// A rule the peer (or the installed framer) broke. One word, so that the usual message travels without it.
+/// A rule the peer (or the installed framer) broke, or its orderly goodbye: either way nothing is received any more.
+/// One word, so that the usual message travels without it.
 #[derive(Debug)]
 pub struct Violation(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     reason: DisconnectReason,
-    error: BoxError,
+    error: Option<BoxError>,
     goodbye: Option<(u16, ByteString)>,
 }
 
@@ -120,10 +121,20 @@ impl Violation {
         error: impl Into<BoxError>,
         goodbye: Option<(u16, ByteString)>,
     ) -> Self {
-        Self(Box::new(Inner { reason, error: error.into(), goodbye }))
+        Self(Box::new(Inner { reason, error: Some(error.into()), goodbye }))
     }
 
-    pub(crate) fn into_parts(self) -> (DisconnectReason, BoxError, Option<(u16, ByteString)>) {
+    /// The peer closes in the protocol's own way, which is no error: the session ends for `reason` once the messages
+    /// before it are handled, and answers with `goodbye`.
+    pub fn close(reason: DisconnectReason, goodbye: Option<(u16, ByteString)>) -> Self {
+        Self(Box::new(Inner { reason, error: None, goodbye }))
+    }
+
+    pub(crate) fn is_close(&self) -> bool {
+        self.0.error.is_none()
+    }
+
+    pub(crate) fn into_parts(self) -> (DisconnectReason, Option<BoxError>, Option<(u16, ByteString)>) {
         let Inner { reason, error, goodbye } = *self.0;
         (reason, error, goodbye)
     }

@@ -129,9 +129,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// From connected until there is nothing more to dispatch.
     async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
         self.connected(events, seen).await;
-        if !self.inbox.is_empty() {
-            self.dispatch(events, seen).await;
-        }
+        // What came with the handshake, or was read ahead of the handlers just run.
+        self.dispatch(events, seen).await;
         loop {
             match self.fill().await {
                 Fill::Bytes => self.dispatch(events, seen).await,
@@ -245,7 +244,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
     }
 
-    /// Ends the session because the peer broke the protocol; what was answered before still leaves.
+    /// Ends the session because the peer broke the protocol or closes; what was answered before still leaves.
     async fn fail<E: Events<P::Session, P::Message>>(
         &mut self,
         events: &E,
@@ -255,7 +254,9 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         let (reason, error, goodbye) = violation.into_parts();
         self.inbox = BytesMut::new();
         self.session().start_close_with(reason, goodbye);
-        self.report(events, seen, &Error::new(ErrorKind::Protocol, error)).await;
+        if let Some(error) = error {
+            self.report(events, seen, &Error::new(ErrorKind::Protocol, error)).await;
+        }
     }
 
     async fn disconnected<E: Events<P::Session, P::Message>>(

@@ -120,6 +120,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     self.ahead.push_back(message);
                 }
                 Ok(None) => break,
+                // Nothing waits to be handled first: the busy handler is to see the end at once.
+                Err(violation) if self.ahead.is_empty() && violation.is_close() => {
+                    let (reason, _, goodbye) = violation.into_parts();
+                    self.session().start_close_with(reason, goodbye);
+                }
                 Err(violation) => self.violation = Some(violation),
             }
         }

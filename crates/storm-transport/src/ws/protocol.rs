@@ -84,7 +84,7 @@ impl WsProtocol {
         (protocol, driver)
     }
 
-    fn peer_closes(&mut self, frame: Option<CloseFrame>, session: &Session) {
+    fn peer_closes(&mut self, frame: Option<CloseFrame>, session: &Session) -> Violation {
         self.peer_is_done = true;
         let reason = match &frame {
             Some(frame) if frame.code == CloseCode::GOING_AWAY => DisconnectReason::GoingAway,
@@ -93,7 +93,7 @@ impl WsProtocol {
         // RFC 6455 §5.5.1: the answer repeats the code.
         let code = frame.as_ref().map_or(NO_STATUS, |frame| frame.code.into());
         details(session).peer_closed(frame);
-        session.start_close_with(reason, Some((code, ByteString::new())));
+        Violation::close(reason, Some((code, ByteString::new())))
     }
 }
 
@@ -131,7 +131,7 @@ impl Protocol for WsProtocol {
                         _ => details.pong(&payload, now),
                     }
                 }
-                Ok(Some(Incoming::Close(frame))) => self.peer_closes(frame, session),
+                Ok(Some(Incoming::Close(frame))) => return Err(self.peer_closes(frame, session)),
                 Err(error) => {
                     self.peer_is_done = true;
                     return Err(violation(error));
