@@ -97,14 +97,20 @@ async fn read_body<S: AsyncRead + Unpin>(
     body.truncate(wanted);
 }
 
-/// Writes a final answer and ends the stream, so that the peer gets to read it: what it still sends is read and thrown
-/// away until it ends, too, since unread bytes would turn our end into a reset.
+/// Writes a final answer and ends the stream. The peer gets to read it for certain after a [`linger`].
 ///
 /// # Errors
 /// The transport fails.
 pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &[u8]) -> io::Result<()> {
     stream.write_all(answer).await?;
-    stream.shutdown().await?;
+    stream.shutdown().await
+}
+
+/// Reads and throws away until the peer has ended its stream, too: unread bytes would turn our end into a reset.
+///
+/// # Errors
+/// The transport fails.
+pub async fn linger<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
