@@ -39,6 +39,11 @@ pub trait Protocol: Send + 'static {
     /// How many more bytes complete what is at the front of `wire`, if that is known.
     fn wanted(&self, wire: &[u8]) -> Option<usize>;
 
+    /// Whether bytes that completed no message were application data all the same.
+    fn is_mid_message(&self) -> bool {
+        true
+    }
+
     /// The reason to end for if the peer's stream ends now.
     fn end_of_stream(&self, session: &Session) -> DisconnectReason {
         session.role().closed_by_peer()

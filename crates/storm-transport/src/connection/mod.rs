@@ -178,8 +178,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 }
             }
         }
+        // Pings and pongs bring bytes, too, and are no sign of application data.
+        if self.received.1 > 0 || self.protocol.is_mid_message() {
+            self.deadlines.touch();
+        }
         self.count_received();
-        self.deadlines.touch();
     }
 
     /// What the peer's stream still held when it ended.

@@ -149,6 +149,10 @@ impl Protocol for WsProtocol {
         Some(self.receiver.wanted())
     }
 
+    fn is_mid_message(&self) -> bool {
+        self.receiver.is_mid_message()
+    }
+
     fn end_of_stream(&self, _: &Session) -> DisconnectReason {
         // RFC 6455 §7.1.5: a stream that ends without a close frame was not closed cleanly.
         DisconnectReason::TransportError
