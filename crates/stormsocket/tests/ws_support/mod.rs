@@ -4,15 +4,24 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use storm_ws_proto::handshake::{HeadLimits as ProtoHeadLimits, RequestReader};
-use stormsocket::{Accept, BoxError, DisconnectReason, Error, ErrorKind, Message, ServerHandle};
-use stormsocket::{WsHandler, WsSession};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use storm_core::events::Adapter;
+use storm_core::middleware::MiddlewareChain;
+use storm_transport::stream::Foreign;
+use storm_transport::ws::{Agreed, WsProtocol};
+use storm_transport::{Connection, Protocol};
+use stormsocket::{
+    Accept, BoxError, DisconnectReason, Error, ErrorKind, Hub, Message, Role, ServerHandle, SessionOptions,
+    WsHandler, WsOptions, WsSession,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Longer than anything here takes; a test that waits for it has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -432,4 +441,25 @@ impl Observed {
 pub(crate) async fn stop(server: ServerHandle) {
     let report = soon(server.shutdown(Duration::from_secs(5))).await;
     assert_eq!((report.unfinished, server.connections(), server.sessions().len()), (0, 0, 0), "{report:?}");
+}
+
+/// A hub for sessions over memory.
+pub(crate) fn hub(options: SessionOptions) -> Arc<Hub> {
+    Hub::new(options, MiddlewareChain::default()).expect("valid options")
+}
+
+/// A session over a pipe that holds `room` bytes in each direction; its peer, and its task.
+pub(crate) fn piped(
+    hub: &Arc<Hub>,
+    role: Role,
+    ws: &WsOptions,
+    room: usize,
+    handler: impl WsHandler,
+) -> (WsSession, Peer<DuplexStream>, JoinHandle<DisconnectReason>) {
+    let (ours, theirs) = tokio::io::duplex(room);
+    let (protocol, driver) = WsProtocol::register(hub, role, None, Agreed::default(), ws);
+    let session = WsProtocol::session(driver.session());
+    let connection = Connection::new(Foreign(ours), protocol, driver, BytesMut::new());
+    let running = tokio::spawn(async move { connection.run(&Adapter(handler)).await });
+    (session, Peer::patient(theirs, role == Role::Server), running)
 }
