@@ -94,6 +94,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Reads while a handler is busy, so that control frames are answered and the end of a dead connection is seen;
     /// as far as `max_pending_receive_bytes` allows. Ready when the transport has failed.
     pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.inbox.is_empty() {
+            // The read that brought the message being handled may have brought a ping behind it.
+            self.receive_ahead();
+        }
         while self.may_read_ahead() {
             match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Pending,
