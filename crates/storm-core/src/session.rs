@@ -485,6 +485,8 @@ impl Future for Sending<'_> {
                 SlowConsumerPolicy::Drop | SlowConsumerPolicy::Disconnect => {
                     // In a handler of this session nothing is written until the handler pends: give it that chance,
                     // else a peer that reads quickly would lose messages to its own server's burst.
+                    drop(outbox);
+                    this.give_up_place();
                     this.stage = Stage::Yielded;
                     cx.waker().wake_by_ref();
                     Poll::Pending

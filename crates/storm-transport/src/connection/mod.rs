@@ -140,9 +140,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
         self.connected(events, seen).await;
         self.deadlines.touch();
-        if !self.inbox.is_empty() {
-            self.dispatch(events, seen).await;
-        }
+        // What came with the handshake, or was read ahead of the handlers just run.
+        self.dispatch(events, seen).await;
         loop {
             match self.fill().await {
                 Fill::Bytes => self.dispatch(events, seen).await,
