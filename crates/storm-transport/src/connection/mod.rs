@@ -130,13 +130,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
         self.connected(events, seen).await;
         if !self.inbox.is_empty() {
-            self.dispatch(events, seen).await;
+            self.dispatch(events, seen, false).await;
         }
         loop {
             match self.fill().await {
-                Fill::Bytes => self.dispatch(events, seen).await,
+                Fill::Bytes => self.dispatch(events, seen, false).await,
                 Fill::End => {
-                    self.dispatch_rest(events, seen).await;
+                    self.dispatch(events, seen, true).await;
                     let reason = self.protocol.end_of_stream(self.session());
                     self.session().start_close(reason);
                     return;
@@ -158,77 +158,71 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
     }
 
-    /// Hands every whole message in the inbox to the handlers.
-    async fn dispatch<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+    /// Hands every whole message in the inbox to the handlers; with `ended`, what is left of the peer's stream, too.
+    ///
+    /// The one place that calls handlers of messages, so that the compiler makes one piece of decoding, handler and
+    /// queueing: between them a message stays in registers.
+    async fn dispatch<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        ended: bool,
+    ) {
         let plain = self.session().server().middleware().is_none();
         while self.session().state() == ConnectionState::Connected {
-            match self.next_message() {
-                Ok(Some(message)) if plain => {
-                    // The plain path, message by message: nothing is cloned, boxed or moved more than needed.
-                    let mut handling = pin!(events.message(seen, message));
-                    let handled = poll_fn(|cx| self.poll_foreground(handling.as_mut(), cx)).await;
-                    if let Some(Err(failures)) = handled {
-                        self.report_all(events, seen, failures.into_errors()).await;
-                    }
-                }
-                Ok(Some(message)) => self.deliver(events, seen, message).await,
+            let received = match self.next_message(ended) {
+                Ok(Some(received)) => received,
                 Ok(None) => break,
                 Err(violation) => {
                     self.fail(events, seen, violation).await;
                     break;
                 }
+            };
+            let message = if plain {
+                received
+            } else {
+                match self.through_middleware(received).await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        self.report_all(events, seen, vec![error]).await;
+                        continue;
+                    }
+                }
+            };
+            let mut handling = pin!(events.message(seen, message));
+            let handled = poll_fn(|cx| self.poll_foreground(handling.as_mut(), cx)).await;
+            if let Some(Err(failures)) = handled {
+                self.report_all(events, seen, failures.into_errors()).await;
             }
         }
         self.count_received();
         self.deadlines.touch();
     }
 
-    /// What the peer's stream still held when it ended.
-    async fn dispatch_rest<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
-        self.dispatch(events, seen).await;
-        while self.session().state() == ConnectionState::Connected {
-            let session = self.driver.session();
-            match self.protocol.receive_eof(&mut self.inbox, session) {
-                Ok(Some(message)) => {
-                    self.received.1 += 1;
-                    self.deliver(events, seen, message).await;
-                }
-                Ok(None) => break,
-                Err(violation) => {
-                    self.fail(events, seen, violation).await;
-                    break;
-                }
-            }
-        }
-        self.count_received();
-    }
-
-    fn next_message(&mut self) -> Result<Option<P::Message>, Violation> {
-        let message = if self.ahead.is_empty() && self.violation.is_none() {
+    #[inline(always)]
+    fn next_message(&mut self, ended: bool) -> Result<Option<P::Message>, Violation> {
+        let mut message = if self.ahead.is_empty() && self.violation.is_none() {
             self.protocol.receive(&mut self.inbox, self.driver.session())?
-        } else if let Some(message) = self.ahead.pop_front() {
-            self.ahead_bytes -= P::size(&message);
-            Some(message)
         } else {
-            return self.violation.take().map_or(Ok(None), Err);
+            self.next_ahead()?
         };
+        if message.is_none() && ended {
+            message = self.protocol.receive_eof(&mut self.inbox, self.driver.session())?;
+        }
         self.received.1 += u64::from(message.is_some());
         Ok(message)
     }
 
-    async fn deliver<E: Events<P::Session, P::Message>>(
-        &mut self,
-        events: &E,
-        seen: &P::Session,
-        message: P::Message,
-    ) {
-        let message = match self.through_middleware(message).await {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(error) => return self.report_all(events, seen, vec![error]).await,
-        };
-        if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
-            self.report_all(events, seen, failures.into_errors()).await;
+    /// What was received while a handler was busy.
+    #[cold]
+    fn next_ahead(&mut self) -> Result<Option<P::Message>, Violation> {
+        match self.ahead.pop_front() {
+            Some(message) => {
+                self.ahead_bytes -= P::size(&message);
+                Ok(Some(message))
+            }
+            None => self.violation.take().map_or(Ok(None), Err),
         }
     }
 
@@ -331,6 +325,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         poll_fn(|cx| self.poll_foreground(user.as_mut(), cx)).await
     }
 
+    #[inline]
     fn poll_foreground<F: Future>(
         &mut self,
         user: Pin<&mut F>,
@@ -340,10 +335,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         if let Poll::Ready(output) = user.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        if self.poll_background(cx, true).is_ready() {
-            return self.deadlines.poll_grace(cx).map(|()| None);
-        }
-        Poll::Pending
+        self.poll_beside_foreground(cx).map(|()| None)
+    }
+
+    /// Ready when user code that is still running has had its time.
+    #[inline(never)]
+    fn poll_beside_foreground(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_background(cx, true).is_ready() { self.deadlines.poll_grace(cx) } else { Poll::Pending }
     }
 
     /// Lets leave what may, until the transport is gone.
