@@ -18,10 +18,11 @@ mod read;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use pin_project_lite::pin_project;
 use storm_core::driver::Driver;
 use storm_core::error::PanicMessage;
 use storm_core::isolation::catch_unwind_of;
@@ -105,7 +106,15 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     ///
     /// # Cancel safety
     /// Dropping the future drops the transport; `disconnected` does not run then.
-    pub async fn run<E: Events<P::Session, P::Message>>(mut self, events: &E) -> DisconnectReason {
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice, and this one is large")]
+    pub fn run<E: Events<P::Session, P::Message>>(
+        mut self,
+        events: &E,
+    ) -> impl Future<Output = DisconnectReason> + Send {
+        async move { self.run_to_end(events).await }
+    }
+
+    async fn run_to_end<E: Events<P::Session, P::Message>>(&mut self, events: &E) -> DisconnectReason {
         let seen = P::session(self.driver.session());
         if let Err(panic) = catch_unwind_of(self.live(events, &seen)).await {
             self.end_after_panic();
@@ -190,9 +199,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     }
                 }
             };
-            let mut handling = pin!(events.message(seen, message));
-            let handled = poll_fn(|cx| self.poll_foreground(handling.as_mut(), cx)).await;
-            if let Some(Err(failures)) = handled {
+            if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
                 self.report_all(events, seen, failures.into_errors()).await;
             }
         }
@@ -320,9 +327,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     /// Awaits user code with the background going on. `None` if it was still running when its time had run out after
     /// the end of the connection; it is dropped then.
-    async fn foreground<F: Future>(&mut self, user: F) -> Option<F::Output> {
-        let mut user = pin!(user);
-        poll_fn(|cx| self.poll_foreground(user.as_mut(), cx)).await
+    const fn foreground<F: Future>(&mut self, user: F) -> Foreground<'_, T, P, F> {
+        Foreground { connection: self, user }
     }
 
     #[inline]
@@ -359,6 +365,25 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         if bytes > 0 || messages > 0 {
             self.driver.received(bytes, messages);
         }
+    }
+}
+
+pin_project! {
+    /// The future of [`Connection::foreground`]. Written by hand: an async fn keeps its argument twice.
+    struct Foreground<'a, T, P: Protocol, F> {
+        connection: &'a mut Connection<T, P>,
+        #[pin]
+        user: F,
+    }
+}
+
+impl<T: Transport, P: Protocol, F: Future> Future for Foreground<'_, T, P, F> {
+    type Output = Option<F::Output>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.connection.poll_foreground(this.user, cx)
     }
 }
 
