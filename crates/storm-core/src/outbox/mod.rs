@@ -129,7 +129,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.backpressured
     }
 
-    pub(crate) const fn pending_bytes(&self) -> usize {
+    pub(crate) fn pending_bytes(&self) -> usize {
         let behind = match &self.behind {
             Some(behind) => behind.len(),
             None => 0,
