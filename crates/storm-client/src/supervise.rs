@@ -105,10 +105,11 @@ pub(crate) async fn open<E: Endpoint>(
         .await
         .map_err(|_| ConnectError::TimedOut(budget))??;
     let session = E::session(&ready);
+    // Published before the look: a disconnect sees this session, or is seen here.
+    shared.current.lock().session = Some(session.clone());
     if shared.is_disconnecting() {
         session.start_close(DisconnectReason::ClosedByClient);
     }
-    shared.current.lock().session = Some(session);
     Ok(ready)
 }
 

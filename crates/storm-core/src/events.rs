@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
+use crate::isolation::catch_unwind_of;
 use crate::{BroadcastReport, DisconnectReason, Error, SendOutcome, Session};
 
 /// What the handlers of one event came to: nothing, or the errors of those that failed.
@@ -151,7 +152,10 @@ where
     }
 
     async fn disconnected(&self, session: &S, reason: DisconnectReason) -> HandlerOutcome {
-        both(self.0.disconnected(session, reason).await, self.1.disconnected(session, reason).await)
+        // The last chance to clean up: a panic of the first must not take it from the second.
+        let first = catch_unwind_of(async { self.0.disconnected(session, reason).await }).await;
+        let first = first.unwrap_or_else(|panic| Err(Failures::from(BoxError::from(panic))));
+        both(first, self.1.disconnected(session, reason).await)
     }
 
     async fn error(&self, session: Option<&S>, error: &Error) {

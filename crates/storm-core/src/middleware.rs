@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::error::BoxError;
+use crate::isolation::catch_unwind_of;
 use crate::{DisconnectReason, Error, Message, SendError, Session};
 
 /// Hooks around every session. Every method has a default that does nothing.
@@ -185,11 +186,15 @@ impl MiddlewareChain {
         Ok(Some(Message::Binary(data)))
     }
 
-    /// Runs the disconnected hooks, last registered first; returns their errors.
+    /// Runs the disconnected hooks, last registered first; returns their errors, a panic as a
+    /// [`PanicMessage`](crate::error::PanicMessage): each hook runs, whatever becomes of the others.
     pub async fn disconnected(&self, session: &Session, reason: DisconnectReason) -> Vec<BoxError> {
         let mut errors = Vec::new();
         for middleware in self.0.iter().rev() {
-            errors.extend(middleware.disconnected(session, reason).await.err());
+            match catch_unwind_of(async { middleware.disconnected(session, reason).await }).await {
+                Ok(outcome) => errors.extend(outcome.err()),
+                Err(panic) => errors.push(panic.into()),
+            }
         }
         errors
     }

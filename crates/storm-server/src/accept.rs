@@ -175,8 +175,12 @@ mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let listener = Failing { errors: Mutex::new(errors), calls: calls.clone() };
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared =
-            Arc::new(Shared { hub: hub.clone(), slots: Slots::new(None), stopping: watch::channel(false).0 });
+        let shared = Arc::new(Shared {
+            hub: hub.clone(),
+            slots: Slots::new(None),
+            handshake_timeout: None,
+            stopping: watch::channel(false).0,
+        });
         let endpoint = Arc::new(Reports::default());
         let listening = shared.slots.take().expect("no limit");
         let began = Instant::now();

@@ -47,6 +47,8 @@ pub struct Connection<T, P: Protocol> {
     ahead_bytes: usize,
     /// What the protocol objected to behind the messages in `ahead`.
     violation: Option<Violation>,
+    /// A violation has ended the session: the protocol is asked nothing more.
+    deaf: bool,
     /// Bytes taken from the outbox and not yet written.
     writing: SendQueue,
     /// Bytes written and not yet accounted.
@@ -65,6 +67,8 @@ pub struct Connection<T, P: Protocol> {
     deadlines: Deadlines,
     /// What `on_error` is still to hear of the transport.
     fault: Option<io::Error>,
+    /// The handlers have been told of the connect, and are to be told of the end.
+    greeted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             violation: None,
+            deaf: false,
             writing: SendQueue::default(),
             written: 0,
             unflushed: false,
@@ -101,6 +106,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             turn: 0,
             deadlines,
             fault: None,
+            greeted: false,
         }
     }
 
@@ -156,6 +162,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         {
             self.report_all(events, seen, vec![error]).await;
         }
+        self.greeted = true;
         if let Some(Err(failures)) = self.foreground(events.connected(seen)).await {
             self.report_all(events, seen, failures.into_errors()).await;
         }
@@ -257,6 +264,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     ) {
         let (reason, error, goodbye) = violation.into_parts();
         self.inbox = BytesMut::new();
+        self.deaf = true;
         self.session().start_close_with(reason, goodbye);
         self.report(events, seen, &Error::new(ErrorKind::Protocol, error)).await;
     }
@@ -272,7 +280,9 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             Some(middleware) => middleware.disconnected(&session, reason).await,
             None => Vec::new(),
         };
-        if let Err(failures) = events.disconnected(seen, reason).await {
+        if self.greeted
+            && let Err(failures) = events.disconnected(seen, reason).await
+        {
             errors.extend(failures.into_errors());
         }
         self.report_all(events, seen, errors).await;
@@ -287,7 +297,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         for error in errors {
             // A send to a peer that has just gone is an end, and ends are reasons.
             if !matches!(error.downcast_ref(), Some(SendError::Closed(_))) {
-                self.report(events, seen, &Error::new(ErrorKind::Handler, error)).await;
+                let kind = if error.is::<PanicMessage>() { ErrorKind::Panic } else { ErrorKind::Handler };
+                self.report(events, seen, &Error::new(kind, error)).await;
             }
         }
     }

@@ -38,6 +38,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     pub(super) async fn fill(&mut self) -> Fill {
         if self.turn >= TURN {
             self.turn = 0;
+            // A batch belongs to this thread, and the task may go on on another: it ends here.
+            if poll_fn(|cx| Poll::Ready(self.poll_flush_batch(cx).is_ready())).await {
+                return Fill::Closing;
+            }
             tokio::task::yield_now().await;
         }
         let mut flush = true;
@@ -135,7 +139,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         while !self.peer_ended {
             self.ahead.clear();
             self.ahead_bytes = 0;
-            if self.violation.is_none() {
+            if !self.deaf && self.violation.is_none() {
                 loop {
                     match self.protocol.receive(&mut self.inbox, self.driver.session()) {
                         Ok(Some(_)) => {}
@@ -147,7 +151,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     }
                 }
             }
-            if self.violation.is_some() {
+            if self.deaf || self.violation.is_some() {
                 self.inbox.clear();
             }
             if ready!(self.poll_read(cx))? == 0 {

@@ -1,0 +1,301 @@
+//! Errors and panics of handlers and middlewares: reported, and nobody else's business.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stormsocket::{BoxError, DisconnectReason, Error, ErrorKind, Middleware, ServerHandle, Session};
+use support::*;
+use tokio::sync::mpsc;
+
+/// The server still serves: a new session echoes.
+async fn assert_alive(server: &ServerHandle) {
+    let mut peer = Peer::connect(addr_of(server)).await;
+    peer.send(b"ping").await;
+    peer.expect(b"ping").await;
+}
+
+/// Panics where told to, in sessions that have said so; echoes otherwise.
+async fn panicking(place: &'static str) -> (ServerHandle, mpsc::UnboundedReceiver<(&'static str, String)>) {
+    let (notes, noted) = mpsc::unbounded_channel();
+    let is_first = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let first = move |session: &Session| {
+        let id = usize::try_from(session.id().get()).unwrap();
+        let _ = is_first.compare_exchange(
+            0,
+            id,
+            std::sync::atomic::Ordering::SeqCst,
+            std::sync::atomic::Ordering::SeqCst,
+        );
+        is_first.load(std::sync::atomic::Ordering::SeqCst) == id
+    };
+    let (c, d, e, m) = (first.clone(), first.clone(), first.clone(), first);
+    let (error_notes, end_notes) = (notes.clone(), notes);
+    let server = local_server()
+        .on_connected(move |session| {
+            let panics = place == "connected" && c(&session);
+            async move { assert!(!panics, "panic in connected") }
+        })
+        .on_data(move |session, data| {
+            let panics = place == "data" && m(&session);
+            let fails = place == "error" && m(&session);
+            async move {
+                tokio::task::yield_now().await;
+                assert!(!panics, "panic in data");
+                if fails {
+                    return Err::<(), BoxError>("so that there is an error".into());
+                }
+                session.send(data).await?;
+                Ok(())
+            }
+        })
+        .on_disconnected(move |session, reason| {
+            if d(&session) {
+                end_notes.send(("disconnected", reason.to_string())).unwrap();
+            }
+            let panics = place == "disconnected" && d(&session);
+            async move { assert!(!panics, "panic in disconnected") }
+        })
+        .on_error(move |session, error| {
+            let cause = error.cause().to_string();
+            error_notes
+                .send((if error.kind() == ErrorKind::Panic { "panic" } else { "error" }, cause))
+                .unwrap();
+            let panics = place == "error" && e(&session.expect("a session"));
+            async move { assert!(!panics, "panic in error") }
+        })
+        .start()
+        .await
+        .unwrap();
+    (server, noted)
+}
+
+#[tokio::test]
+async fn a_panic_in_any_handler_ends_its_session_and_no_other() {
+    for place in ["connected", "data", "disconnected", "error"] {
+        let (server, mut noted) = panicking(place).await;
+        let mut peer = Peer::connect(addr_of(&server)).await;
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut peer.0, b"x").await;
+        if place == "disconnected" {
+            peer.half_close().await;
+        } else {
+            peer.expect_reset().await;
+        }
+        let mut notes = vec![soon(noted.recv()).await.unwrap(), soon(noted.recv()).await.unwrap()];
+        if place == "error" {
+            notes.push(soon(noted.recv()).await.unwrap());
+        }
+        let panic = |text: &str| ("panic", text.to_owned());
+        let end = |reason: DisconnectReason| ("disconnected", reason.to_string());
+        let expected = match place {
+            "connected" => vec![panic("panic in connected"), end(DisconnectReason::Aborted)],
+            "data" => vec![panic("panic in data"), end(DisconnectReason::Aborted)],
+            "disconnected" => vec![end(DisconnectReason::ClosedByClient), panic("panic in disconnected")],
+            // The panic of the error handler is reported to the error handler, and that is all.
+            _ => vec![
+                ("error", "so that there is an error".to_owned()),
+                panic("panic in error"),
+                end(DisconnectReason::Aborted),
+            ],
+        };
+        assert_eq!(notes, expected, "{place}");
+        drop(peer);
+        assert_alive(&server).await;
+        stop(&server).await;
+        assert_eq!(server.metrics().error_count, expected.len() as u64 - 1, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_the_future_is_made_is_one_of_the_handler() {
+    let (recorder, mut log) = recorder();
+    let server = local_server()
+        .on_data(|_, _| -> std::future::Ready<()> { panic!("before there is a future") })
+        .handler(recorder)
+        .start()
+        .await
+        .unwrap();
+    let mut peer = Peer::connect(addr_of(&server)).await;
+    log.connected().await;
+    peer.send(b"x").await;
+    peer.expect_reset().await;
+    assert_eq!(log.error().await, ErrorKind::Panic);
+    assert_eq!(log.disconnected().await, DisconnectReason::Aborted);
+    stop(&server).await;
+    log.assert_quiet();
+}
+
+#[tokio::test]
+async fn an_error_in_any_handler_is_reported_and_ends_nothing() {
+    let (errors, mut reported) = mpsc::unbounded_channel();
+    let server = local_server()
+        .on_connected(|_| async { Err::<(), _>("connected failed") })
+        .on_data(|session, data| async move {
+            session.send(data).await?;
+            Err::<(), BoxError>("data failed".into())
+        })
+        .on_disconnected(|_, _| async { Err::<(), _>("disconnected failed") })
+        .on_error(move |session, error| {
+            let _ = errors.send((session.is_some(), error.kind(), error.cause().to_string()));
+            async {}
+        })
+        .start()
+        .await
+        .unwrap();
+    let mut peer = Peer::connect(addr_of(&server)).await;
+    for _ in 0..2 {
+        peer.send(b"x").await;
+        peer.expect(b"x").await;
+    }
+    drop(peer);
+    for cause in ["connected failed", "data failed", "data failed", "disconnected failed"] {
+        let report = soon(reported.recv()).await.unwrap();
+        assert_eq!(report, (true, ErrorKind::Handler, cause.to_owned()));
+    }
+    stop(&server).await;
+    assert_eq!(server.metrics().error_count, 4);
+}
+
+/// Panics or fails in one hook.
+struct Bad {
+    place: &'static str,
+    panics: bool,
+}
+
+impl Bad {
+    fn act(&self, here: &str) -> Result<(), BoxError> {
+        if self.place == here {
+            assert!(!self.panics, "the middleware panics");
+            return Err("the middleware fails".into());
+        }
+        Ok(())
+    }
+}
+
+impl Middleware for Bad {
+    async fn on_connected(&self, _: &Session) -> Result<(), BoxError> {
+        self.act("connected")
+    }
+
+    async fn on_data_received(&self, _: &Session, data: Bytes) -> Result<Option<Bytes>, BoxError> {
+        self.act("received").map(|()| Some(data))
+    }
+
+    fn on_data_sending(&self, _: &Session, data: Bytes) -> Option<Bytes> {
+        self.act("sending").ok().map(|()| data)
+    }
+
+    async fn on_disconnected(&self, _: &Session, _: DisconnectReason) -> Result<(), BoxError> {
+        self.act("disconnected")
+    }
+
+    async fn on_error(&self, _: Option<&Session>, _: &Error) {
+        drop(self.act("error"));
+    }
+}
+
+async fn with_bad_middleware(place: &'static str, panics: bool, recorder: Recorder) -> ServerHandle {
+    local_server()
+        .middleware(Bad { place, panics })
+        .on_data(|session, data| async move {
+            session.send(data).await?;
+            Ok::<_, BoxError>(())
+        })
+        .handler(recorder)
+        .start()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_panic_in_any_hook_of_a_middleware_ends_its_session_once() {
+    for place in ["received", "sending", "disconnected"] {
+        let (recorder, mut log) = recorder();
+        let server = with_bad_middleware(place, true, recorder).await;
+        let mut peer = Peer::connect(addr_of(&server)).await;
+        let session = log.connected().await;
+        peer.send(b"x").await;
+        if place == "disconnected" {
+            peer.expect(b"x").await;
+            log.data().await;
+            peer.half_close().await;
+        } else {
+            peer.expect_reset().await;
+        }
+        // The panic is reported and the handlers hear of the end, whichever comes first.
+        let reason = if place == "disconnected" {
+            DisconnectReason::ClosedByClient
+        } else {
+            DisconnectReason::Aborted
+        };
+        let error = Event::Error(Some(session.clone()), ErrorKind::Panic);
+        let end = Event::Disconnected(session, reason);
+        let events = [log.next().await, log.next().await];
+        assert!(events.contains(&error) && events.contains(&end), "{place}: {events:?}");
+        stop(&server).await;
+        log.assert_quiet();
+    }
+}
+
+#[tokio::test]
+async fn handlers_that_were_never_told_of_a_connect_are_not_told_of_its_end() {
+    let (recorder, mut log) = recorder();
+    let server = with_bad_middleware("connected", true, recorder).await;
+    let mut peer = Peer::connect(addr_of(&server)).await;
+    peer.expect_reset().await;
+    assert_eq!(log.error().await, ErrorKind::Panic);
+    stop(&server).await;
+    log.assert_quiet();
+}
+
+#[tokio::test]
+async fn an_error_in_a_hook_is_reported_and_ends_nothing() {
+    for place in ["connected", "received", "disconnected"] {
+        let (recorder, mut log) = recorder();
+        let server = with_bad_middleware(place, false, recorder).await;
+        let mut peer = Peer::connect(addr_of(&server)).await;
+        peer.send(b"x").await;
+        if place == "connected" {
+            assert_eq!(log.error().await, ErrorKind::Handler);
+        }
+        let session = log.connected().await;
+        if place == "received" {
+            assert_eq!(log.error().await, ErrorKind::Handler);
+        } else {
+            assert_eq!(log.data().await, "x");
+            peer.expect(b"x").await;
+        }
+        assert_eq!(session.disconnect_reason(), None);
+        drop(peer);
+        let mut events = vec![log.next().await];
+        if place == "disconnected" {
+            events.push(log.next().await);
+        }
+        assert!(
+            events.contains(&Event::Disconnected(session, DisconnectReason::ClosedByClient)),
+            "{events:?}"
+        );
+        stop(&server).await;
+        assert_eq!(server.metrics().error_count, 1);
+        log.assert_quiet();
+    }
+}
+
+#[tokio::test]
+async fn every_handler_hears_of_the_end_although_one_panics() {
+    let (ended, mut end) = mpsc::unbounded_channel();
+    let server = local_server()
+        .on_disconnected(|_, _| -> std::future::Ready<()> { panic!("the first handler panics") })
+        .on_disconnected(move |_, reason| {
+            let _ = ended.send(reason);
+            async {}
+        })
+        .start()
+        .await
+        .unwrap();
+    drop(Peer::connect(addr_of(&server)).await);
+    assert_eq!(within(Duration::from_secs(5), end.recv()).await, Some(DisconnectReason::ClosedByClient));
+    stop(&server).await;
+    assert_eq!(server.metrics().error_count, 1);
+}
