@@ -20,7 +20,7 @@ async function open() {
   return page;
 }
 
-const shown = (page) => page.getByRole("log").locator("p").allInnerTexts();
+const shown = (page) => page.getByRole("log").locator("p").allTextContents();
 const arrives = (page, text) => page.getByRole("log").locator("p").filter({ hasText: text }).waitFor();
 
 before(async () => {
@@ -38,12 +38,12 @@ before(async () => {
 after(() => browser?.close(), options);
 
 test("a message typed in one page arrives in the other, and in its own once", options, async () => {
-  await first.getByLabel("Message").fill("hello from the first");
+  await first.getByLabel("Message", { exact: true }).fill("hello from the first");
   await first.getByRole("button", { name: "Send" }).click();
   await arrives(second, "hello from the first");
   // What the second says comes behind any echo of what the first said.
-  await second.getByLabel("Message").fill("hello from the second");
-  await second.getByLabel("Message").press("Enter");
+  await second.getByLabel("Message", { exact: true }).fill("hello from the second");
+  await second.getByLabel("Message", { exact: true }).press("Enter");
   await arrives(first, "hello from the second");
   assert.deepEqual(await shown(first), ["You: hello from the first", "Someone: hello from the second"]);
   assert.deepEqual(await shown(second), ["Someone: hello from the first", "You: hello from the second"]);
@@ -55,14 +55,14 @@ test("the keyboard is enough", options, async () => {
   await page.keyboard.press("Tab");
   await page.keyboard.press("Space");
   await arrives(first, "no mouse");
-  assert.equal(await page.getByLabel("Message").inputValue(), "");
+  assert.equal(await page.getByLabel("Message", { exact: true }).inputValue(), "");
   await page.context().close();
 });
 
 test("markup is shown as it was typed", options, async () => {
   const markup = `<img src=x onerror="document.title='taken'"><b>bold</b><script>document.title="taken"</script>`;
-  await first.getByLabel("Message").fill(markup);
-  await first.getByLabel("Message").press("Enter");
+  await first.getByLabel("Message", { exact: true }).fill(markup);
+  await first.getByLabel("Message", { exact: true }).press("Enter");
   await arrives(second, "<b>bold</b>");
   for (const page of [first, second]) {
     assert.ok((await shown(page)).at(-1).endsWith(markup));
@@ -73,10 +73,10 @@ test("markup is shown as it was typed", options, async () => {
 
 test("nothing is sent for nothing", options, async () => {
   const before = await shown(first);
-  await second.getByLabel("Message").fill("   ");
-  await second.getByLabel("Message").press("Enter");
-  await second.getByLabel("Message").fill("something");
-  await second.getByLabel("Message").press("Enter");
+  await second.getByLabel("Message", { exact: true }).fill("   ");
+  await second.getByLabel("Message", { exact: true }).press("Enter");
+  await second.getByLabel("Message", { exact: true }).fill("something");
+  await second.getByLabel("Message", { exact: true }).press("Enter");
   await arrives(first, "something");
   assert.deepEqual(await shown(first), [...before, "Someone: something"]);
 });

@@ -5,11 +5,13 @@ import { after, test } from "node:test";
 import WebSocket from "ws";
 
 const TEXT = "Grüße, 世界 🌍 ".repeat(40);
+const letters = [...TEXT];
 const sockets = [];
 
 async function open(perMessageDeflate) {
   const socket = new WebSocket(process.env.ECHO_URL, { perMessageDeflate });
   sockets.push(socket);
+  socket.once("upgrade", (response) => { socket.agreed = response.headers["sec-websocket-extensions"] ?? ""; });
   await once(socket, "open");
   return socket;
 }
@@ -40,9 +42,9 @@ for (const [name, deflate] of Object.entries(settings)) {
   });
 
   check("what was agreed", (socket) => {
-    assert.equal(socket.extensions.startsWith("permessage-deflate"), Boolean(deflate));
-    if (deflate.serverMaxWindowBits) assert.match(socket.extensions, /server_max_window_bits=9/);
-    if (deflate.serverNoContextTakeover) assert.match(socket.extensions, /server_no_context_takeover/);
+    assert.equal(socket.agreed.startsWith("permessage-deflate"), Boolean(deflate));
+    if (deflate.serverMaxWindowBits) assert.match(socket.agreed, /server_max_window_bits=9.*client_max_window_bits=10/);
+    if (deflate.serverNoContextTakeover) assert.match(socket.agreed, /server_no_context_takeover/);
   });
 
   check("text, binary and nothing", async (socket) => {
@@ -54,7 +56,7 @@ for (const [name, deflate] of Object.entries(settings)) {
   });
 
   check("many messages that are like each other", async (socket) => {
-    const sent = Array.from({ length: 500 }, (_, index) => `{"number":${index},"text":"${TEXT.slice(0, index)}"}`);
+    const sent = Array.from({ length: 500 }, (_, index) => `{"number":${index},"text":"${letters.slice(0, index).join("")}"}`);
     const received = [];
     const all = new Promise((resolve) => socket.on("message", (data) => {
       received.push(data.toString());
@@ -62,7 +64,7 @@ for (const [name, deflate] of Object.entries(settings)) {
     }));
     sent.forEach((message) => socket.send(message));
     await all;
-    assert.deepEqual(received, sent);
+    assert.equal(received.findIndex((message, index) => message !== sent[index]), -1);
   });
 
   check("8 MiB", async (socket) => {

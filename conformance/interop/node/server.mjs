@@ -1,20 +1,29 @@
 // A WebSocket server made with `ws` for our client to be tried on. What it does depends on the path:
-// `/` echoes, `/closed` tells how the connection before this one was closed, the others are said where they are.
+// `/` echoes, `/closed` tells how the next of those connections was closed, the others are said where they are.
 import { WebSocketServer } from "ws";
 
 const perMessageDeflate = process.argv.includes("--deflate") ? { threshold: 0 } : false;
 const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate, maxPayload: 64 << 20 });
-let closed = "";
+const closed = [];
+let asking = () => {};
 
 server.on("listening", () => console.log(`listening on 127.0.0.1:${server.address().port}`));
 server.on("connection", (socket, request) => {
-  socket.on("close", (code, reason) => { if (request.url === "/") closed = `${code} ${reason}`; });
   switch (request.url) {
     case "/":
       socket.on("message", (data, binary) => socket.send(data, { binary }));
+      socket.on("close", (code, reason) => {
+        if (code !== 1006) closed.push(`${code} ${reason}`);
+        asking();
+      });
       break;
     case "/closed":
-      socket.send(closed);
+      asking = () => {
+        if (closed.length === 0) return;
+        asking = () => {};
+        socket.send(closed.shift());
+      };
+      asking();
       break;
     case "/extensions":
       socket.send(socket.extensions);

@@ -1,22 +1,25 @@
 """A WebSocket server made with `websockets` for our client to be tried on. What it does depends on the path:
-`/` echoes, `/closed` tells how the connection before this one was closed, the others are said where they are."""
+`/` echoes, `/closed` tells how the next of those connections was closed, the others are said where they are."""
 import asyncio
 import sys
 
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
-closed = ""
+closed = asyncio.Queue()
 
 
 async def serve_one(connection):
-    global closed
     match connection.request.path:
         case "/":
-            async for message in connection:
-                await connection.send(message)
-            closed = f"{connection.close_code} {connection.close_reason}"
+            try:
+                while True:
+                    await connection.send(await connection.recv())
+            except ConnectionClosed as end:
+                if end.rcvd:
+                    closed.put_nowait(f"{end.rcvd.code} {end.rcvd.reason}")
         case "/closed":
-            await connection.send(closed)
+            await connection.send(await closed.get())
             await connection.wait_closed()
         case "/extensions":
             await connection.send(connection.response.headers.get("Sec-WebSocket-Extensions", ""))

@@ -6,19 +6,22 @@ import unittest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.protocol import State
 
 URL = os.environ["ECHO_URL"]
 TEXT = "Grüße, 世界 🌍 " * 40
 
 
 class WithoutCompression(unittest.IsolatedAsyncioTestCase):
-    extensions = []
+    extensions = None
 
     async def asyncSetUp(self):
         self.socket = await connect(URL, compression=None, extensions=self.extensions, max_size=None, open_timeout=10)
 
     async def asyncTearDown(self):
-        await self.socket.close()
+        # To close what is closed it does not take if writing had been held up.
+        if self.socket.state is not State.CLOSED:
+            await self.socket.close()
 
     async def echo(self, message):
         await self.socket.send(message)

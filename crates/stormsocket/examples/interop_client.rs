@@ -1,7 +1,7 @@
 //! Tries our client on a WebSocket server of another library, which the repository's `conformance/interop` starts.
 //!
 //! Arguments: the server's address (`ws://127.0.0.1:9001`), and `--deflate` if the server compresses. What the server does
-//! depends on the path: `/` echoes, `/closed` tells how the connection before was closed, the others are below.
+//! depends on the path: `/` echoes, `/closed` tells how the next of those connections was closed, the others are below.
 
 use std::time::{Duration, Instant};
 
