@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use crate::Session;
 
@@ -38,7 +39,8 @@ impl<T> fmt::Debug for SessionKey<T> {
     }
 }
 
-pub(crate) type ItemMap = HashMap<&'static str, Box<dyn Any + Send + Sync>>;
+/// Shared, so that a value is copied and dropped outside of the lock: both are the user's code.
+pub(crate) type ItemMap = HashMap<&'static str, Arc<dyn Any + Send + Sync>>;
 
 /// The values of one session; see [`Session::items`]. Usable from any task.
 #[derive(Debug)]
@@ -49,23 +51,24 @@ pub struct Items<'a> {
 impl Items<'_> {
     /// A copy of the value, `None` if there is none of this name and type.
     pub fn get<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
-        self.session.with_extras(|extras| extras.items.get(key.name)?.downcast_ref::<T>().cloned())
+        let value = self.session.with_extras(|extras| extras.items.get(key.name).cloned())?;
+        value.downcast::<T>().ok().map(Arc::unwrap_or_clone)
     }
 
     /// Stores `value`; returns the one it replaces, if it was of the same type.
-    pub fn set<T: Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) -> Option<T> {
-        let replaced = self.session.with_extras(|extras| extras.items.insert(key.name, Box::new(value)));
-        // Outside of the lock: a value of another type is dropped here, and its `Drop` is the user's code.
-        replaced.and_then(|old| old.downcast::<T>().ok()).map(|old| *old)
+    pub fn set<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) -> Option<T> {
+        let value = Arc::new(value);
+        let replaced = self.session.with_extras(|extras| extras.items.insert(key.name, value))?;
+        replaced.downcast::<T>().ok().map(Arc::unwrap_or_clone)
     }
 
     /// Removes the value and returns it, `None` if there is none of this name and type.
-    pub fn remove<T: Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
+    pub fn remove<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
         let removed = self.session.with_extras(|extras| {
             let is_of_type = extras.items.get(key.name).is_some_and(|value| value.is::<T>());
             if is_of_type { extras.items.remove(key.name) } else { None }
-        });
-        removed.and_then(|value| value.downcast::<T>().ok()).map(|value| *value)
+        })?;
+        removed.downcast::<T>().ok().map(Arc::unwrap_or_clone)
     }
 
     /// The names that have a value, in no particular order.

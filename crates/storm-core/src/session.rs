@@ -298,9 +298,10 @@ impl Session {
         }
     }
 
-    /// Sends a control message, if the protocol has any; not subject to the send policy, but counted as pending.
-    pub fn control(&self, control: Control) {
-        self.outbox().control(control);
+    /// Sends a control message, if the protocol has any: at once or not at all, whatever the policy. Returns whether it
+    /// was taken: not if the session is closing, nor, except for a pong, if the outbox is full.
+    pub fn control(&self, control: Control) -> bool {
+        self.outbox().control(control)
     }
 
     /// Joins a group, which comes to be if it does not exist. Once the session has ended this does nothing.
@@ -329,7 +330,7 @@ impl Session {
     }
 
     /// Stores a value under `key`; returns the one it replaces.
-    pub fn set<T: Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) -> Option<T> {
+    pub fn set<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) -> Option<T> {
         self.items().set(key, value)
     }
 

@@ -5,7 +5,7 @@ use storm_core::outbox::{Encode, SendQueue, SharedFrames};
 use storm_core::{BoxError, DisconnectReason, Message, SendError, Session};
 use storm_framing::{FramingError, MessageFramer, Wire};
 
-use crate::protocol::{MessageKind, Protocol, Violation};
+use crate::protocol::{End, MessageKind, Protocol};
 
 /// The receive half: a framer that decodes.
 #[derive(Debug)]
@@ -21,22 +21,22 @@ impl<F: MessageFramer> Framed<F> {
         &mut self,
         wire: &mut BytesMut,
         decode: impl FnOnce(&mut F, &mut BytesMut) -> Result<Option<Bytes>, FramingError>,
-    ) -> Result<Option<Bytes>, Violation> {
+    ) -> Result<Option<Bytes>, End> {
         let before = wire.len();
         let message = decode(&mut self.0, wire).map_err(violation)?;
         if message.is_some() && wire.len() >= before {
-            return Err(Violation::new(DisconnectReason::ProtocolError, NoProgress, None));
+            return Err(End::violation(DisconnectReason::ProtocolError, NoProgress, None));
         }
         Ok(message)
     }
 }
 
-fn violation(error: FramingError) -> Violation {
+fn violation(error: FramingError) -> End {
     let reason = match error {
         FramingError::TooBig { .. } => DisconnectReason::MessageTooBig,
         _ => DisconnectReason::ProtocolError,
     };
-    Violation::new(reason, error, None)
+    End::violation(reason, error, None)
 }
 
 impl<F: MessageFramer> Protocol for Framed<F> {
@@ -47,11 +47,11 @@ impl<F: MessageFramer> Protocol for Framed<F> {
         session.clone()
     }
 
-    fn receive(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, Violation> {
+    fn receive(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, End> {
         self.next(wire, F::decode)
     }
 
-    fn receive_eof(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, Violation> {
+    fn receive_eof(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, End> {
         if wire.is_empty() {
             return Ok(None);
         }

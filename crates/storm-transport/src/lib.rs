@@ -33,7 +33,7 @@ pub use connect::{ConnectAddr, connect};
 pub use connection::Connection;
 pub use framed::{Framed, FramedEncode};
 pub use listener::{BindAddr, Listener};
-pub use protocol::{Protocol, Violation};
+pub use protocol::{End, Protocol};
 pub use socket::{KeepAlive, SocketOptions};
 pub use stream::{Stream, Transport};
 #[cfg(feature = "ws")]

@@ -22,19 +22,14 @@ pub trait Protocol: Send + 'static {
     /// if more bytes are needed.
     ///
     /// # Errors
-    /// The peer broke the protocol. Nothing is received afterwards.
-    fn receive(&mut self, wire: &mut BytesMut, session: &Session)
-    -> Result<Option<Self::Message>, Violation>;
+    /// The peer said goodbye, or broke the protocol. Nothing is received afterwards.
+    fn receive(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Self::Message>, End>;
 
     /// As [`receive`](Self::receive), after the peer has ended its stream.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    fn receive_eof(
-        &mut self,
-        wire: &mut BytesMut,
-        session: &Session,
-    ) -> Result<Option<Self::Message>, Violation>;
+    fn receive_eof(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Self::Message>, End>;
 
     /// How many more bytes complete what is at the front of `wire`, if that is known.
     fn wanted(&self, wire: &[u8]) -> Option<usize>;
@@ -61,6 +56,11 @@ pub trait Protocol: Send + 'static {
 
     /// Bytes of payload.
     fn size(message: &Self::Message) -> usize;
+
+    /// Whether a message has begun to arrive that is not in the buffer any more.
+    fn is_mid_message(&self) -> bool {
+        false
+    }
 
     /// Close code and text for an end that a panic of a handler brings; `None`: abort instead.
     fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
@@ -101,30 +101,36 @@ pub enum MessageKind {
     Binary,
 }
 
-/// A rule the peer (or the installed framer) broke. One word, so that the usual message travels without it.
+/// Why nothing more is received: the peer said goodbye, or it (or the installed framer) broke a rule. One word, so that
+/// the usual message travels without it.
 #[derive(Debug)]
-pub struct Violation(Box<Inner>);
+pub struct End(Box<Parts>);
 
 #[derive(Debug)]
-struct Inner {
-    reason: DisconnectReason,
-    error: BoxError,
-    goodbye: Option<(u16, ByteString)>,
+pub(crate) struct Parts {
+    pub(crate) reason: DisconnectReason,
+    pub(crate) error: Option<BoxError>,
+    pub(crate) goodbye: Option<(u16, ByteString)>,
 }
 
-impl Violation {
-    /// Ends the session for `reason`, tells `on_error` of `error`, and the peer of `goodbye` (close code and text) if the
-    /// protocol has such a thing.
-    pub fn new(
+impl End {
+    /// A broken rule: ends the session for `reason`, tells `on_error` of `error`, and the peer of `goodbye` (close code
+    /// and text) if the protocol has such a thing.
+    pub fn violation(
         reason: DisconnectReason,
         error: impl Into<BoxError>,
         goodbye: Option<(u16, ByteString)>,
     ) -> Self {
-        Self(Box::new(Inner { reason, error: error.into(), goodbye }))
+        Self(Box::new(Parts { reason, error: Some(error.into()), goodbye }))
     }
 
-    pub(crate) fn into_parts(self) -> (DisconnectReason, BoxError, Option<(u16, ByteString)>) {
-        let Inner { reason, error, goodbye } = *self.0;
-        (reason, error, goodbye)
+    /// The peer's goodbye: ends the session for `reason`, once the messages before it are handled, and answers with
+    /// `goodbye`.
+    pub fn goodbye(reason: DisconnectReason, goodbye: Option<(u16, ByteString)>) -> Self {
+        Self(Box::new(Parts { reason, error: None, goodbye }))
+    }
+
+    pub(crate) fn into_parts(self) -> Parts {
+        *self.0
     }
 }

@@ -70,7 +70,9 @@ pub(crate) enum Phase {
 pub(crate) struct Outbox<E: ?Sized> {
     queue: SendQueue,
     /// The connection task has a batch of its own ([`crate::cork`]), and nobody has interfered.
-    corked: bool,
+    ///
+    /// Holds the bytes that batch may queue, which others leave free: the limit is kept, whoever is first.
+    corked: Option<usize>,
     /// What others have queued since the batch began; leaves behind it.
     behind: Option<Box<SendQueue>>,
     /// Bytes the connection task has taken and the kernel does not have yet.
@@ -104,7 +106,7 @@ impl<E: Encode> Outbox<E> {
     pub(crate) fn new(encoder: E, limit: Option<usize>) -> Self {
         Self {
             queue: SendQueue::default(),
-            corked: false,
+            corked: None,
             behind: None,
             in_flight: 0,
             limit: limit.unwrap_or(usize::MAX),
@@ -154,6 +156,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.in_parts && !continues {
             return Ok(Admission::Busy);
         }
+        if self.corked.is_some_and(|budget| self.pending_bytes() + budget >= self.limit) {
+            self.backpressured = true;
+        }
         // The parts of a message go before those who wait for its end.
         if self.backpressured || !(is_its_turn || continues) {
             return Ok(Admission::Full);
@@ -161,7 +166,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if let Some(ticket) = ticket {
             self.leave(ticket);
         }
-        let queue = target(self.corked, &mut self.queue, &mut self.behind);
+        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.behind);
         match payload {
             Payload::Own(message) => {
                 let message = message.take().expect("a send queues its message once");
@@ -233,13 +238,17 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.waiters.get_or_insert_default().wait_for_close(waker);
     }
 
-    pub(crate) fn control(&mut self, control: Control) {
-        if self.phase == Phase::Open {
-            let queue = target(self.corked, &mut self.queue, &mut self.behind);
-            self.encoder.control(control, queue);
-            // The frame may be held back until the flush: the task must come to it either way.
-            self.queued();
+    pub(crate) fn control(&mut self, control: Control) -> bool {
+        // A pong takes no room: the encoder holds back the newest one and sends no other.
+        let has_room = matches!(control, Control::Pong(_)) || !self.backpressured;
+        if self.phase != Phase::Open || !has_room {
+            return false;
         }
+        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.behind);
+        self.encoder.control(control, queue);
+        // The frame may be held back until the flush: the task must come to it either way.
+        self.queued();
+        true
     }
 
     /// Stops admitting; what is queued leaves, `goodbye` behind it. Returns whether this call began the close.
@@ -247,7 +256,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.phase != Phase::Open {
             return false;
         }
-        let queue = target(self.corked, &mut self.queue, &mut self.behind);
+        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.behind);
         self.encoder.control(Control::Close(goodbye), queue);
         self.enter(Phase::Closing);
         true
@@ -287,20 +296,20 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// The connection task is at work and wants a batch of its own: the bytes it may queue by itself, 0 for none.
     pub(crate) fn begin_batch(&mut self, wants_cork: bool) -> usize {
         self.parked = false;
-        let room = self.limit.saturating_sub(self.pending_bytes());
         let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
-        self.corked = wants_cork
-            && room > 0
+        let may_cork = wants_cork
             && self.phase == Phase::Open
             && !self.backpressured
             && !waiting
-            && !self.in_parts;
-        if self.corked { room.min(MOST_CORKED) } else { 0 }
+            && !self.in_parts
+            && self.pending_bytes() <= self.limit / 2;
+        self.corked = may_cork.then(|| MOST_CORKED.min(self.limit / 4)).filter(|budget| *budget > 0);
+        self.corked.unwrap_or(0)
     }
 
     /// Takes over what the connection task's batch has queued, and ends the batch.
     pub(crate) fn end_batch(&mut self, corked: Corked) {
-        self.corked = false;
+        self.corked = None;
         self.messages_sent += corked.messages;
         if self.phase >= Phase::Aborting {
             return;

@@ -28,7 +28,7 @@ use storm_core::isolation::catch_unwind_of;
 use storm_core::outbox::SendQueue;
 use storm_core::{BoxError, ConnectionState, DisconnectReason, Error, ErrorKind, Events, SendError, Session};
 
-use crate::protocol::{Protocol, Violation};
+use crate::protocol::{End, Parts, Protocol};
 use crate::stream::Transport;
 use deadlines::Deadlines;
 use read::Fill;
@@ -45,8 +45,8 @@ pub struct Connection<T, P: Protocol> {
     ahead: VecDeque<P::Message>,
     /// Bytes of payload in `ahead`.
     ahead_bytes: usize,
-    /// What the protocol objected to behind the messages in `ahead`.
-    violation: Option<Violation>,
+    /// Why nothing is received behind the messages in `ahead`.
+    end: Option<End>,
     /// A violation has ended the session: the protocol is asked nothing more.
     deaf: bool,
     /// Bytes taken from the outbox and not yet written.
@@ -94,7 +94,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             inbox: early,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
-            violation: None,
+            end: None,
             deaf: false,
             writing: SendQueue::default(),
             written: 0,
@@ -183,14 +183,17 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 }
                 Ok(Some(message)) => self.deliver(events, seen, message).await,
                 Ok(None) => break,
-                Err(violation) => {
-                    self.fail(events, seen, violation).await;
+                Err(end) => {
+                    self.end_by_peer(events, seen, end).await;
                     break;
                 }
             }
         }
+        // Control frames are no data.
+        if self.received.1 > 0 || !self.inbox.is_empty() || self.protocol.is_mid_message() {
+            self.deadlines.touch();
+        }
         self.count_received();
-        self.deadlines.touch();
     }
 
     /// What the peer's stream still held when it ended.
@@ -204,8 +207,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     self.deliver(events, seen, message).await;
                 }
                 Ok(None) => break,
-                Err(violation) => {
-                    self.fail(events, seen, violation).await;
+                Err(end) => {
+                    self.end_by_peer(events, seen, end).await;
                     break;
                 }
             }
@@ -213,14 +216,14 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         self.count_received();
     }
 
-    fn next_message(&mut self) -> Result<Option<P::Message>, Violation> {
-        let message = if self.ahead.is_empty() && self.violation.is_none() {
+    fn next_message(&mut self) -> Result<Option<P::Message>, End> {
+        let message = if self.ahead.is_empty() && self.end.is_none() {
             self.protocol.receive(&mut self.inbox, self.driver.session())?
         } else if let Some(message) = self.ahead.pop_front() {
             self.ahead_bytes -= P::size(&message);
             Some(message)
         } else {
-            return self.violation.take().map_or(Ok(None), Err);
+            return self.end.take().map_or(Ok(None), Err);
         };
         self.received.1 += u64::from(message.is_some());
         Ok(message)
@@ -255,18 +258,20 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
     }
 
-    /// Ends the session because the peer broke the protocol; what was answered before still leaves.
-    async fn fail<E: Events<P::Session, P::Message>>(
+    /// Ends the session because the peer said goodbye or broke the protocol; what was answered before still leaves.
+    async fn end_by_peer<E: Events<P::Session, P::Message>>(
         &mut self,
         events: &E,
         seen: &P::Session,
-        violation: Violation,
+        end: End,
     ) {
-        let (reason, error, goodbye) = violation.into_parts();
+        let Parts { reason, error, goodbye } = end.into_parts();
         self.inbox = BytesMut::new();
         self.deaf = true;
         self.session().start_close_with(reason, goodbye);
-        self.report(events, seen, &Error::new(ErrorKind::Protocol, error)).await;
+        if let Some(error) = error {
+            self.report(events, seen, &Error::new(ErrorKind::Protocol, error)).await;
+        }
     }
 
     async fn disconnected<E: Events<P::Session, P::Message>>(

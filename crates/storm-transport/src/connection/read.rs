@@ -118,18 +118,18 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         let limit = self.session().server().options().max_pending_receive_bytes.unwrap_or(usize::MAX);
         let overhead = self.ahead.len() * size_of::<P::Message>();
         let unfinished = if self.ahead.is_empty() { 0 } else { self.inbox.len() };
-        !self.peer_ended && self.violation.is_none() && self.ahead_bytes + overhead + unfinished < limit
+        !self.peer_ended && self.end.is_none() && self.ahead_bytes + overhead + unfinished < limit
     }
 
     fn receive_ahead(&mut self) {
-        while self.violation.is_none() && self.may_read_ahead() {
+        while self.end.is_none() && self.may_read_ahead() {
             match self.protocol.receive(&mut self.inbox, self.driver.session()) {
                 Ok(Some(message)) => {
                     self.ahead_bytes += P::size(&message);
                     self.ahead.push_back(message);
                 }
                 Ok(None) => break,
-                Err(violation) => self.violation = Some(violation),
+                Err(end) => self.end = Some(end),
             }
         }
     }
@@ -139,19 +139,19 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         while !self.peer_ended {
             self.ahead.clear();
             self.ahead_bytes = 0;
-            if !self.deaf && self.violation.is_none() {
+            if !self.deaf && self.end.is_none() {
                 loop {
                     match self.protocol.receive(&mut self.inbox, self.driver.session()) {
                         Ok(Some(_)) => {}
                         Ok(None) => break,
-                        Err(violation) => {
-                            self.violation = Some(violation);
+                        Err(end) => {
+                            self.end = Some(end);
                             break;
                         }
                     }
                 }
             }
-            if self.deaf || self.violation.is_some() {
+            if self.deaf || self.end.is_some() {
                 self.inbox.clear();
             }
             if ready!(self.poll_read(cx))? == 0 {

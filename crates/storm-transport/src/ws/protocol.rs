@@ -18,7 +18,7 @@ use storm_ws_proto::{
 use super::encode::WsEncode;
 use super::options::WsOptions;
 use super::session::{Details, WsSession};
-use crate::protocol::{MessageKind, Protocol, Violation};
+use crate::protocol::{End, MessageKind, Protocol};
 
 /// RFC 6455 §7.4.1: stands for a close frame without a code.
 const NO_STATUS: u16 = 1005;
@@ -84,7 +84,7 @@ impl WsProtocol {
         (protocol, driver)
     }
 
-    fn peer_closes(&mut self, frame: Option<CloseFrame>, session: &Session) {
+    fn peer_closes(&mut self, frame: Option<CloseFrame>, session: &Session) -> End {
         self.peer_is_done = true;
         let reason = match &frame {
             Some(frame) if frame.code == CloseCode::GOING_AWAY => DisconnectReason::GoingAway,
@@ -93,7 +93,7 @@ impl WsProtocol {
         // RFC 6455 §5.5.1: the answer repeats the code.
         let code = frame.as_ref().map_or(NO_STATUS, |frame| frame.code.into());
         details(session).peer_closed(frame);
-        session.start_close_with(reason, Some((code, ByteString::new())));
+        End::goodbye(reason, Some((code, ByteString::new())))
     }
 }
 
@@ -106,7 +106,7 @@ impl Protocol for WsProtocol {
     }
 
     #[inline]
-    fn receive(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Message>, Violation> {
+    fn receive(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Message>, End> {
         loop {
             match self.receiver.receive(wire) {
                 Ok(Some(Incoming::Message(message))) => {
@@ -118,7 +118,8 @@ impl Protocol for WsProtocol {
                 Ok(None) => return Ok(None),
                 Ok(Some(Incoming::Ping(payload))) => {
                     if self.auto_pong {
-                        session.control(Control::Pong(payload));
+                        // Refused only when the session is closing, and no pong is owed.
+                        let _ = session.control(Control::Pong(payload));
                     }
                 }
                 Ok(Some(Incoming::Pong(payload))) => {
@@ -131,7 +132,7 @@ impl Protocol for WsProtocol {
                         _ => details.pong(&payload, now),
                     }
                 }
-                Ok(Some(Incoming::Close(frame))) => self.peer_closes(frame, session),
+                Ok(Some(Incoming::Close(frame))) => return Err(self.peer_closes(frame, session)),
                 Err(error) => {
                     self.peer_is_done = true;
                     return Err(violation(error));
@@ -140,7 +141,7 @@ impl Protocol for WsProtocol {
         }
     }
 
-    fn receive_eof(&mut self, _: &mut BytesMut, _: &Session) -> Result<Option<Message>, Violation> {
+    fn receive_eof(&mut self, _: &mut BytesMut, _: &Session) -> Result<Option<Message>, End> {
         // An unfinished frame is no message.
         Ok(None)
     }
@@ -177,6 +178,10 @@ impl Protocol for WsProtocol {
         message.len()
     }
 
+    fn is_mid_message(&self) -> bool {
+        self.receiver.is_mid_message()
+    }
+
     fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
         Some((CloseCode::INTERNAL_ERROR.into(), ByteString::new()))
     }
@@ -198,7 +203,8 @@ impl Protocol for WsProtocol {
         match self.heartbeat.handle_timeout(now, reading) {
             HeartbeatAction::None => {}
             HeartbeatAction::Ping(payload) => {
-                session.control(Control::Ping(Bytes::copy_from_slice(&payload)));
+                // With a full outbox there is no ping, but the tick has counted.
+                let _ = session.control(Control::Ping(Bytes::copy_from_slice(&payload)));
             }
             HeartbeatAction::Dead => return Err(DisconnectReason::HeartbeatTimeout),
         }
@@ -206,13 +212,13 @@ impl Protocol for WsProtocol {
     }
 }
 
-fn violation(error: ProtocolError) -> Violation {
+fn violation(error: ProtocolError) -> End {
     let code = error.close_code();
     let reason = match code {
         CloseCode::MESSAGE_TOO_BIG => DisconnectReason::MessageTooBig,
         _ => DisconnectReason::ProtocolError,
     };
-    Violation::new(reason, error, Some((code.into(), error.to_string().into())))
+    End::violation(reason, error, Some((code.into(), error.to_string().into())))
 }
 
 fn details(session: &Session) -> &Details {

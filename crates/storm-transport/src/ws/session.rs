@@ -101,10 +101,10 @@ impl WsSession {
     }
 
     /// Sends a ping; its answer sets [`round_trip`](Self::round_trip) if the payload (at most 125 bytes) comes back
-    /// before the next ping is sent. Counts towards the outbox, but does not wait for room.
+    /// before the next ping is sent. Does not wait for room.
     ///
     /// # Errors
-    /// [`SendError::TooLarge`]; [`SendError::Closed`].
+    /// [`SendError::TooLarge`]; [`SendError::Full`] while the session is backpressured; [`SendError::Closed`].
     pub fn ping(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
         let payload = payload.into();
         if payload.len() > MAX_CONTROL {
@@ -115,8 +115,7 @@ impl WsSession {
         }
         let now = tokio::time::Instant::now().into_std();
         *self.details().ping.lock() = Some((payload.clone(), now));
-        self.control(Control::Ping(payload));
-        Ok(())
+        if self.control(Control::Ping(payload)) { Ok(()) } else { Err(SendError::Full) }
     }
 
     /// Closes with a code and a reason (cut to 123 bytes); otherwise as [`Session::close`], which sends code 1000.
