@@ -183,16 +183,20 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    /// Device and inode.
+    identity: (u64, u64),
 }
 
 #[cfg(unix)]
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: Self::identity_of(path)? })
+    }
+
+    fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+        Ok((metadata.dev(), metadata.ino()))
     }
 }
 
@@ -200,7 +204,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Another server may have replaced it meanwhile.
-        if Self::of(&self.path).is_ok_and(|now| (now.device, now.inode) == (self.device, self.inode)) {
+        if Self::identity_of(&self.path).is_ok_and(|now| now == self.identity) {
             drop(std::fs::remove_file(&self.path));
         }
     }

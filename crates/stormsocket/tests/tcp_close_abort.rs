@@ -392,7 +392,9 @@ async fn nothing_a_handler_does_to_its_session_deadlocks() {
                 .close_deadline(Duration::from_millis(500))
                 .on_connected(move |session| {
                     let act = a(session, "connected");
-                    async move { let _ = act.await; }
+                    async move {
+                        act.await;
+                    }
                 })
                 .on_data(move |session, _| {
                     let act = b(session, "data");

@@ -124,6 +124,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             // Only a protocol's own code can bring this about; the transport goes either way.
             self.over(DisconnectReason::ProtocolError, true);
         }
+        self.count_received();
         let reason = self.driver.transport_gone(DisconnectReason::Aborted);
         if let Some(fault) = self.fault.take() {
             let error = Error::new(ErrorKind::Transport, fault);
@@ -138,6 +139,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// From connected until there is nothing more to dispatch.
     async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
         self.connected(events, seen).await;
+        self.deadlines.touch();
         if !self.inbox.is_empty() {
             self.dispatch(events, seen).await;
         }

@@ -1,0 +1,179 @@
+//! The outbox as senders and the connection task see it, without a socket: a `Driver` stands in for the task.
+
+use std::io::IoSlice;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use storm_core::driver::{Driver, Wish};
+use storm_core::middleware::MiddlewareChain;
+use storm_core::outbox::{Encode, SendQueue};
+use storm_core::{
+    DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions, SlowConsumerPolicy,
+};
+
+/// Bytes as they are.
+struct Plain;
+
+impl Encode for Plain {
+    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        queue.put_bytes(message.into_data());
+        Ok(())
+    }
+
+    fn twin(&self) -> Option<Box<dyn Encode>> {
+        Some(Box::new(Self))
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn driver(limit: usize, policy: SlowConsumerPolicy) -> Driver {
+    let mut options = SessionOptions::default();
+    options.max_pending_send_bytes = Some(limit);
+    options.slow_consumer_policy = policy;
+    let hub = Hub::new(options, MiddlewareChain::default()).expect("valid");
+    Driver::register(&hub, Role::Server, None, Plain)
+}
+
+fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Sends what must be taken at once.
+fn send(session: &Session, text: &str) {
+    let sent = poll(pin!(session.send(text)));
+    assert!(matches!(sent, Poll::Ready(Ok(SendOutcome::Sent))), "{sent:?}");
+}
+
+/// Everything that leaves now, in order.
+fn take(driver: &mut Driver) -> String {
+    let mut writing = SendQueue::default();
+    let mut all = String::new();
+    let mut written = 0;
+    loop {
+        driver.sync(&mut writing, written);
+        if writing.is_empty() {
+            return all;
+        }
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = writing.fill_slices(&mut slices);
+        slices[..filled].iter().for_each(|slice| all.push_str(std::str::from_utf8(slice).expect("text")));
+        written = writing.len();
+        writing.advance(written);
+    }
+}
+
+#[test]
+fn room_comes_back_at_half_of_the_limit_and_not_before() {
+    let mut driver = driver(10, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    send(driver.session(), "123456789");
+    assert!(!session.is_backpressured());
+    send(driver.session(), "abc");
+    assert!(session.is_backpressured());
+    assert_eq!(session.pending_send_bytes(), 12);
+    let mut waiting = pin!(session.send("w"));
+    assert!(poll(waiting.as_mut()).is_pending());
+    let mut writing = SendQueue::default();
+    driver.sync(&mut writing, 0);
+    writing.advance(6);
+    driver.sync(&mut writing, 6);
+    assert!(session.is_backpressured(), "6 of 10 bytes are pending");
+    assert!(poll(waiting.as_mut()).is_pending());
+    writing.advance(1);
+    driver.sync(&mut writing, 1);
+    assert!(!session.is_backpressured());
+    assert!(matches!(poll(waiting), Poll::Ready(Ok(SendOutcome::Sent))));
+}
+
+#[test]
+fn the_line_is_kept_although_there_is_room_and_a_dropped_place_is_the_next_ones() {
+    let mut driver = driver(4, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    send(driver.session(), "full");
+    let mut first = Box::pin(session.send("1"));
+    let mut second = Box::pin(session.send("2"));
+    let mut third = Box::pin(session.send("3"));
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll(first.as_mut()).is_pending());
+    assert!(second.as_mut().poll(&mut Context::from_waker(&wakes.clone().into())).is_pending());
+    assert!(poll(third.as_mut()).is_pending());
+    assert_eq!(take(&mut driver), "full");
+    let again = second.as_mut().poll(&mut Context::from_waker(&wakes.clone().into()));
+    assert!(again.is_pending(), "it is the first one's turn");
+    assert!(poll(pin!(session.send("4"))).is_pending(), "newcomers stand in line");
+    drop(first);
+    assert!(wakes.0.load(Ordering::SeqCst) > 0, "the next in line is woken");
+    assert!(poll(second.as_mut()).is_ready());
+    assert!(poll(third.as_mut()).is_ready());
+    assert_eq!(take(&mut driver), "23");
+}
+
+#[test]
+fn a_batch_and_another_threads_sends_keep_their_order() {
+    let mut driver = driver(1000, SlowConsumerPolicy::Wait);
+    driver.begin_batch();
+    send(driver.session(), "1");
+    send(driver.session(), "2");
+    std::thread::scope(|scope| {
+        let session = driver.session().clone();
+        scope.spawn(move || send(&session, "3"));
+    });
+    send(driver.session(), "4");
+    assert_eq!(driver.session().pending_send_bytes(), 4);
+    send(driver.session(), "5");
+    assert_eq!(take(&mut driver), "12345");
+    assert_eq!(driver.session().metrics().messages_sent, 5);
+}
+
+#[test]
+fn drop_and_disconnect_give_the_task_one_chance_to_write() {
+    let mut drops = driver(4, SlowConsumerPolicy::Drop);
+    let session = drops.session().clone();
+    send(drops.session(), "full");
+    let mut kept = pin!(session.send("kept"));
+    assert!(poll(kept.as_mut()).is_pending());
+    assert_eq!(take(&mut drops), "full");
+    assert!(matches!(poll(kept), Poll::Ready(Ok(SendOutcome::Sent))));
+    let mut dropped = pin!(session.send("dropped"));
+    assert!(poll(dropped.as_mut()).is_pending());
+    assert!(matches!(poll(dropped), Poll::Ready(Ok(SendOutcome::Dropped))));
+    assert_eq!(session.metrics().messages_dropped, 1);
+
+    let mut cuts = driver(4, SlowConsumerPolicy::Disconnect);
+    let session = cuts.session().clone();
+    send(cuts.session(), "full");
+    let mut cut = pin!(session.send("x"));
+    assert!(poll(cut.as_mut()).is_pending());
+    let refused = poll(cut);
+    assert!(matches!(refused, Poll::Ready(Err(SendError::Closed(Some(DisconnectReason::SlowConsumer))))));
+    let mut writing = SendQueue::default();
+    assert_eq!(cuts.sync(&mut writing, 0), Wish::Abort);
+    assert!(writing.is_empty(), "nothing leaves after an abort");
+}
+
+#[test]
+fn a_session_without_its_task_is_gone() {
+    let driver = driver(4, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    session.join("room");
+    send(driver.session(), "full");
+    let mut waiting = pin!(session.send("x"));
+    assert!(poll(waiting.as_mut()).is_pending());
+    let mut closing = pin!(session.close());
+    assert!(poll(closing.as_mut()).is_pending());
+    drop(driver);
+    assert!(matches!(poll(waiting), Poll::Ready(Err(SendError::Closed(_)))));
+    assert!(poll(closing).is_ready());
+    assert!(session.server().sessions().is_empty());
+    assert!(session.server().groups().names().is_empty());
+}

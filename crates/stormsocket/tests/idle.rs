@@ -1,0 +1,78 @@
+//! Sessions that have nothing to say: the idle timeout, and what they weigh.
+
+mod support;
+
+use std::time::Duration;
+
+use storm_core::SessionOptions;
+use storm_core::events::{Adapter, Chain, OnConnected, OnMessage};
+use storm_transport::{Connection, Framed, Stream};
+use stormsocket::{DisconnectReason, RawFramer, Session};
+use support::virtual_time::in_memory;
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn options() -> SessionOptions {
+    let mut options = SessionOptions::default();
+    options.idle_timeout = Some(TIMEOUT);
+    options
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_a_session_and_data_puts_that_off() {
+    let (recorder, mut log) = recorder();
+    let mut connection = in_memory(1024, options(), RawFramer, Adapter(recorder));
+    let session = log.connected().await;
+    for _ in 0..3 {
+        tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+        connection.peer.write_all(b"still here").await.unwrap();
+        log.data().await;
+    }
+    // What we send is no sign of life.
+    let began = Instant::now();
+    tokio::time::sleep(TIMEOUT / 2).await;
+    session.send("anybody there?").await.unwrap();
+    let mut rest = Vec::new();
+    connection.peer.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"anybody there?");
+    assert_eq!(began.elapsed().as_secs(), TIMEOUT.as_secs());
+    drop(connection.peer);
+    assert_eq!(connection.task.await.unwrap(), DisconnectReason::IdleTimeout);
+    assert_eq!(log.disconnected().await, DisconnectReason::IdleTimeout);
+    log.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_spent_in_handlers_is_not_idle() {
+    let slow = OnMessage(|_: Session, _: bytes::Bytes| tokio::time::sleep(TIMEOUT * 3));
+    let connected = OnConnected(|_: Session| tokio::time::sleep(TIMEOUT * 3));
+    let mut connection = in_memory(1024, options(), RawFramer, Chain(connected, slow));
+    let began = Instant::now();
+    tokio::time::sleep(TIMEOUT * 3 + TIMEOUT / 2).await;
+    connection.peer.write_all(b"x").await.unwrap();
+    assert_eq!(connection.peer.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(began.elapsed().as_secs(), (TIMEOUT * 7).as_secs() + TIMEOUT.as_secs() / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_timeout_is_no_timeout() {
+    let mut connection = in_memory(
+        1024,
+        SessionOptions::default(),
+        RawFramer,
+        OnMessage(|s: Session, d| async move { s.send(d).await }),
+    );
+    tokio::time::sleep(Duration::from_secs(365 * 24 * 3600)).await;
+    connection.peer.write_all(b"x").await.unwrap();
+    assert_eq!(connection.peer.read_u8().await.unwrap(), b'x');
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    // Its task holds little more than this; 2 KiB is the promise for everything together.
+    let size = size_of::<Connection<Stream, Framed<RawFramer>>>();
+    assert!(size <= 640, "{size} bytes");
+}
