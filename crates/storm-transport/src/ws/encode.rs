@@ -9,11 +9,15 @@ use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire};
 #[derive(Debug)]
 pub struct WsEncode {
     sender: Sender,
-    /// The answer to the newest ping, until the next flush (RFC 6455 §5.5.3: only the newest need be answered).
+    /// The answer to the newest ping, until the next flush, of a peer that is behind with reading.
     pong: Option<Bytes>,
     /// Messages are compressed, so each depends on what was sent before.
     compresses: bool,
 }
+
+/// A ping is answered in its place while less than this waits for the peer. Beyond it, which is a peer that pings and
+/// does not read, only the newest is (RFC 6455 §5.5.3), so that pings cannot fill our memory.
+const PONGS_IN_PLACE: usize = 16 * 1024;
 
 /// RFC 6455 §7.4.1: stands for a close frame without a code.
 const NO_STATUS: u16 = 1005;
@@ -81,6 +85,9 @@ impl Encode for WsEncode {
         // An error is a payload above 125 bytes, which our callers have checked, or a frame after the close frame,
         // which the outbox does not let through.
         let _ = match control {
+            Control::Pong(payload) if self.pong.is_none() && queue.len() < PONGS_IN_PLACE => {
+                self.sender.pong(&payload, &mut QueueWire(queue))
+            }
             Control::Pong(payload) => {
                 self.pong = Some(payload);
                 Ok(())
@@ -132,5 +139,49 @@ impl Wire for QueueWire<'_> {
 
     fn share_threshold(&self) -> usize {
         SHARE_FROM
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ping(encoder: &mut WsEncode, payload: &'static str, queue: &mut SendQueue) {
+        encoder.control(Control::Pong(payload.into()), queue);
+    }
+
+    fn bytes(queue: &mut SendQueue) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !queue.is_empty() {
+            let mut slices = [std::io::IoSlice::new(&[]); 8];
+            let count = queue.fill_slices(&mut slices);
+            let before = bytes.len();
+            slices[..count].iter().for_each(|slice| bytes.extend_from_slice(slice));
+            queue.advance(bytes.len() - before);
+        }
+        bytes
+    }
+
+    #[test]
+    fn each_ping_of_a_batch_is_answered_in_its_place() {
+        let (mut encoder, mut queue) = (WsEncode::new(Sender::server(), false), SendQueue::default());
+        ping(&mut encoder, "a", &mut queue);
+        ping(&mut encoder, "b", &mut queue);
+        encoder.encode("hi".into(), &mut queue).unwrap();
+        ping(&mut encoder, "c", &mut queue);
+        encoder.flush(&mut queue);
+        assert_eq!(bytes(&mut queue), b"\x8a\x01a\x8a\x01b\x81\x02hi\x8a\x01c");
+    }
+
+    #[test]
+    fn pings_of_a_peer_that_does_not_read_do_not_pile_up() {
+        let (mut encoder, mut queue) = (WsEncode::new(Sender::server(), false), SendQueue::default());
+        for _ in 0..100_000 {
+            ping(&mut encoder, "again", &mut queue);
+        }
+        ping(&mut encoder, "newest", &mut queue);
+        assert!(queue.len() < PONGS_IN_PLACE + 127);
+        encoder.flush(&mut queue);
+        assert!(bytes(&mut queue).ends_with(b"\x8a\x06newest"));
     }
 }

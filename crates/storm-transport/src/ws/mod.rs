@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Receiver ──> WsProtocol::receive ──> handlers        pings, pongs and the closing handshake stay here
-//!  Session::send ──> WsEncode ──> Sender ──> SendQueue   a pong waits for the next flush: only the newest is sent
+//!  Session::send ──> WsEncode ──> Sender ──> SendQueue   pongs in their place; a peer that is far behind gets the newest
 //! ```
 //!
 //! Not here: frames and rules (`storm-ws-proto`), the upgrade's I/O (`upgrade`), accept and connect (`storm-server`,
