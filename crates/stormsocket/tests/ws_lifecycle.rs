@@ -77,13 +77,16 @@ async fn closes_carry_their_code_and_reason_from_inside_and_outside() {
         async move { session.close_with(CloseCode::GOING_AWAY, "later").await }
     });
     assert_eq!(peer.frame().await.payload, goodbye(1001, "later"));
-    assert!(matches!(session.send("x").await, Err(SendError::Closed(Some(DisconnectReason::ClosedByServer)))));
+    assert!(matches!(
+        session.send("x").await,
+        Err(SendError::Closed(Some(DisconnectReason::ClosedByServer)))
+    ));
     assert_eq!(session.state(), ConnectionState::Closing);
     peer.send(0x88, goodbye(1001, "")).await;
-    soon(closing).await.unwrap();
-    assert_eq!(session.state(), ConnectionState::Closed);
     peer.end().await;
     drop(peer);
+    soon(closing).await.unwrap();
+    assert_eq!(session.state(), ConnectionState::Closed);
     assert_eq!(observed.disconnected().await, DisconnectReason::ClosedByServer);
     stop(server).await;
     observed.finished().await;
@@ -269,8 +272,12 @@ impl Middleware for Rewriting {
 async fn middleware_sees_and_rewrites_both_ways() {
     let lines = Log::default();
     let (handler, mut observed) = echo();
-    let server =
-        WsServer::bind("127.0.0.1:0").middleware(Rewriting(lines.clone())).handler(handler).start().await.unwrap();
+    let server = WsServer::bind("127.0.0.1:0")
+        .middleware(Rewriting(lines.clone()))
+        .handler(handler)
+        .start()
+        .await
+        .unwrap();
     let mut peer = Peer::connect(&server).await;
     let session = observed.connected().await;
     for text in ["drop", "empty", "fail", "spoil"] {
@@ -388,7 +395,10 @@ async fn a_slow_consumer_gets_what_the_policy_says() {
             }
             _ => {
                 let (_, last) = soon(filling).await.unwrap();
-                assert!(matches!(last, Err(SendError::Closed(Some(DisconnectReason::SlowConsumer)))), "{last:?}");
+                assert!(
+                    matches!(last, Err(SendError::Closed(Some(DisconnectReason::SlowConsumer)))),
+                    "{last:?}"
+                );
                 assert_eq!(observed.disconnected().await, DisconnectReason::SlowConsumer);
                 stalled.is_reset().await;
                 reading.settle().await;
@@ -439,7 +449,10 @@ async fn pings_come_back_identical_and_only_if_wanted() {
         for payload in [&[][..], &[0xFF; 125], b"ping"] {
             peer.send(0x89, payload).await;
             if auto_pong {
-                assert_eq!(peer.frame().await, Frame { first: 0x8A, masked: false, payload: payload.to_vec() });
+                assert_eq!(
+                    peer.frame().await,
+                    Frame { first: 0x8A, masked: false, payload: payload.to_vec() }
+                );
             }
         }
         // A pong nobody asked for is ignored.

@@ -41,7 +41,8 @@ impl WsHandler for Busy {
 async fn fifteen_seconds_and_three_end_at_75_after_a_pong_at_17() {
     for role in [Role::Server, Role::Client] {
         let (handler, mut observed) = observer();
-        let (session, mut peer, running) = piped(&hub(SessionOptions::default()), role, &beating(15, 3), ROOM, handler);
+        let (session, mut peer, running) =
+            piped(&hub(SessionOptions::default()), role, &beating(15, 3), ROOM, handler);
         observed.connected().await;
         let began = Instant::now();
         let ping = peer.frame().await;
@@ -64,7 +65,8 @@ async fn fifteen_seconds_and_three_end_at_75_after_a_pong_at_17() {
 #[tokio::test(start_paused = true)]
 async fn any_pong_proves_life_and_pings_or_data_do_not() {
     let (handler, mut observed) = observer();
-    let (_, mut peer, running) = piped(&hub(SessionOptions::default()), Role::Server, &beating(10, 1), ROOM, handler);
+    let (_, mut peer, running) =
+        piped(&hub(SessionOptions::default()), Role::Server, &beating(10, 1), ROOM, handler);
     observed.connected().await;
     let began = Instant::now();
     for _ in 0..20 {
@@ -230,7 +232,8 @@ async fn neither_a_busy_handler_nor_a_slow_upload_is_idle() {
     let mut options = SessionOptions::default();
     options.idle_timeout = Some(10 * SECOND);
     let gate = Arc::new(Semaphore::new(0));
-    let (session, mut peer, running) = piped(&hub(options), Role::Server, &silent(), ROOM, Busy(gate.clone()));
+    let (session, mut peer, running) =
+        piped(&hub(options), Role::Server, &silent(), ROOM, Busy(gate.clone()));
     peer.send(0x82, b"work").await;
     sleep(100 * SECOND).await;
     assert_eq!(session.state(), ConnectionState::Connected);
@@ -255,7 +258,8 @@ async fn neither_a_busy_handler_nor_a_slow_upload_is_idle() {
 async fn a_close_that_is_not_answered_becomes_an_abort() {
     for role in [Role::Server, Role::Client] {
         let (handler, mut observed) = observer();
-        let (session, mut peer, running) = piped(&hub(SessionOptions::default()), role, &silent(), ROOM, handler);
+        let (session, mut peer, running) =
+            piped(&hub(SessionOptions::default()), role, &silent(), ROOM, handler);
         observed.connected().await;
         let began = Instant::now();
         session.send("last").await.unwrap();

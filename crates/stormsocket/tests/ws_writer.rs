@@ -51,7 +51,10 @@ async fn parts_are_frames_and_other_messages_wait_for_the_last() {
         ];
         for (first, payload) in expected {
             let frame = peer.frame().await;
-            assert_eq!((frame.first, &frame.payload[..], frame.masked), (first, payload, role == Role::Client));
+            assert_eq!(
+                (frame.first, &frame.payload[..], frame.masked),
+                (first, payload, role == Role::Client)
+            );
         }
         assert_eq!(session.metrics().messages_sent, 3);
         session.abort();
@@ -205,11 +208,9 @@ async fn nobody_keeps_a_place_in_line_that_has_been_turned_away() {
     // All wait for the writer; the first of them fills the outbox, the others are polled with it.
     let hub = session.server().clone();
     let together = async {
-        tokio::join!(
-            session.send(vec![0; 5000]),
-            session.send("dropped"),
-            async { hub.broadcast("dropped, too").await },
-        )
+        tokio::join!(session.send(vec![0; 5000]), session.send("dropped"), async {
+            hub.broadcast("dropped, too").await
+        },)
     };
     let (sent, ()) = tokio::join!(together, async {
         tokio::task::yield_now().await;

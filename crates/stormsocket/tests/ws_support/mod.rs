@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use storm_ws_proto::handshake::{HeadLimits as ProtoHeadLimits, RequestReader};
 use storm_core::events::Adapter;
 use storm_core::middleware::MiddlewareChain;
 use storm_transport::stream::Foreign;
 use storm_transport::ws::{Agreed, WsProtocol};
 use storm_transport::{Connection, Protocol};
+use storm_ws_proto::handshake::{HeadLimits as ProtoHeadLimits, RequestReader};
 use stormsocket::{
     Accept, BoxError, DisconnectReason, Error, ErrorKind, Hub, Message, Role, ServerHandle, SessionOptions,
     WsHandler, WsOptions, WsSession,
