@@ -254,7 +254,10 @@ async fn a_hook_changes_the_headers_of_every_attempt() {
     let client = WsClient::new(uri)
         .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
         .before_connect(|attempt, request| async move { request.header("X-Attempt", attempt.to_string()) })
-        .on_reconnecting(move |attempt, delay| std::future::ready(told.send((attempt, delay)).unwrap()))
+        .on_reconnecting(move |attempt, delay| {
+            told.send((attempt, delay)).unwrap();
+            async {}
+        })
         .handler(handler);
     let connecting = tokio::spawn(client.connect());
     let mut peer = Peer::accept_raw(&listener).await;

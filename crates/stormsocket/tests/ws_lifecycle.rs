@@ -22,6 +22,12 @@ fn log(log: &Log, line: impl Into<String>) {
     log.lock().unwrap().push(line.into());
 }
 
+/// A handler's future that has done nothing but [`log`].
+fn logged(to: &Log, line: impl Into<String>) -> std::future::Ready<()> {
+    log(to, line);
+    std::future::ready(())
+}
+
 fn taken(log: &Log) -> Vec<String> {
     std::mem::take(&mut *log.lock().unwrap())
 }
@@ -126,12 +132,12 @@ async fn several_handlers_run_in_order_and_failures_are_reported_one_by_one() {
     let lines = Log::default();
     let [a, b, c, d, e, f] = std::array::from_fn(|_| lines.clone());
     let server = WsServer::bind("127.0.0.1:0")
-        .on_connected(move |_| std::future::ready(log(&a, "connected 1")))
+        .on_connected(move |_| logged(&a, "connected 1"))
         .on_message(move |_, message: Message| {
             log(&b, format!("message 1 {}", message.text().unwrap()));
             async { Err::<(), _>("first failure") }
         })
-        .on_connected(move |_| std::future::ready(log(&c, "connected 2")))
+        .on_connected(move |_| logged(&c, "connected 2"))
         .on_message(move |session: WsSession, message: Message| {
             log(&d, format!("message 2 {}", message.text().unwrap()));
             async move {
@@ -143,7 +149,7 @@ async fn several_handlers_run_in_order_and_failures_are_reported_one_by_one() {
             log(&e, format!("{:?} {} {}", error.kind(), session.is_some(), error.cause()));
             async {}
         })
-        .on_disconnected(move |_, reason| std::future::ready(log(&f, format!("gone {reason}"))))
+        .on_disconnected(move |_, reason| logged(&f, format!("gone {reason}")))
         .start()
         .await
         .unwrap();
