@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use stormsocket::{BoxError, DeflateOptions, Limits, Message, WsHandler, WsOptions, WsServer, WsSession};
+use stormsocket::{
+    BoxError, DeflateOptions, Limits, Message, WsHandler, WsOptions, WsServer, WsSession,
+};
 use stormsocket_benchmark::cli::{ServerArgs, WsPort};
 use stormsocket_benchmark::serve;
 
@@ -44,9 +46,7 @@ struct Limit<T>(Option<T>);
 fn limit<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Limit<T>, String> {
     match text {
         "none" => Ok(Limit(None)),
-        number => {
-            number.parse().map(|number| Limit(Some(number))).map_err(|error| format!("{error}, nor `none`"))
-        }
+        number => number.parse().map(|number| Limit(Some(number))).map_err(|error| format!("{error}, nor `none`")),
     }
 }
 

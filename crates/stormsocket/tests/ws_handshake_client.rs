@@ -256,7 +256,7 @@ async fn a_hook_changes_the_headers_of_every_attempt() {
         .before_connect(|attempt, request| async move { request.header("X-Attempt", attempt.to_string()) })
         .on_reconnecting(move |attempt, delay| {
             told.send((attempt, delay)).unwrap();
-            async {}
+            std::future::ready(())
         })
         .handler(handler);
     let connecting = tokio::spawn(client.connect());
