@@ -48,7 +48,7 @@ async fn requests_that_break_a_rule_get_its_status_and_no_session() {
         ("HEAD", with("GET", "HEAD"), 405),
         ("HTTP/1.0", with("HTTP/1.1", "HTTP/1.0"), 505),
         ("HTTP/2.0", with("HTTP/1.1", "HTTP/2.0"), 505),
-        ("a garbage version", with("HTTP/1.1", "HTTQ/1.1"), 400),
+        ("a garbage version", with("HTTP/1.1", "HTTQ/1.1"), 505),
         ("no Host", with("Host: server.example.com\r\n", ""), 400),
         ("two Hosts", plus("Host: server.example.com"), 400),
         ("Connection: Upgraded", with("Connection: Upgrade", "Connection: Upgraded"), 400),
