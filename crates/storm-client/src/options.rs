@@ -171,6 +171,10 @@ pub enum ConnectError {
     #[cfg(feature = "ws")]
     #[error("the request is not valid")]
     Request(#[from] storm_ws_proto::handshake::RequestError),
+    /// The hook before the attempt panicked.
+    #[cfg(feature = "ws")]
+    #[error("the hook before the attempt panicked")]
+    Panic(#[source] storm_core::error::PanicMessage),
     /// The server did not agree to the upgrade, or not in a valid way.
     #[cfg(feature = "ws")]
     #[error("the server did not upgrade the connection")]
@@ -190,7 +194,7 @@ impl ConnectError {
         match self {
             Self::Config(_) => false,
             #[cfg(feature = "ws")]
-            Self::Request(_) | Self::Refused { .. } => false,
+            Self::Request(_) | Self::Panic(_) | Self::Refused { .. } => false,
             Self::TimedOut(_) => true,
             Self::Io(error) => matches!(
                 error.kind(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{
     ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Role, Session,
@@ -136,7 +137,7 @@ impl<E> WsClient<E> {
     }
 
     /// Runs before each attempt to connect, the first one (number 0) included, and may change the request: a fresh token,
-    /// say. Within the connect budget. An error ends the attempt.
+    /// say. Within the connect budget. An error or a panic ends the attempt.
     pub fn before_connect<H, Fut>(mut self, hook: H) -> Self
     where
         H: Fn(u32, ClientRequest) -> Fut + Send + Sync + 'static,
@@ -262,7 +263,8 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     async fn open(&self, shared: &Shared, attempt: u32) -> Result<Self::Ready, ConnectError> {
         let mut request = self.request.clone();
         if let Some(before_connect) = &self.before_connect {
-            request = before_connect(attempt, request).await?;
+            let hook = catch_unwind_of(async { before_connect(attempt, request).await });
+            request = hook.await.map_err(ConnectError::Panic)??;
         }
         let (mut stream, remote) = connect(&self.addr, &shared.options.socket).await?;
         let (bytes, handshake) = request.encode(rand::random(), self.ws.head_limits);

@@ -178,6 +178,9 @@ impl Broadcasting<'_> {
                 if *stage == Stage::First {
                     return true;
                 }
+                if let Some(ticket) = member.ticket.take() {
+                    outbox.leave(ticket);
+                }
                 drop(outbox);
                 match member.session.refuse(policy) {
                     Ok(SendOutcome::Dropped) => report.dropped += 1,

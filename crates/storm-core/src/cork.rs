@@ -67,17 +67,23 @@ pub(crate) fn drain(session: SessionId) -> Option<Corked> {
     })
 }
 
-/// Queues `message`; leaves it in place if `session` has no batch on this thread or the batch may not take more.
-pub(crate) fn put(session: SessionId, message: &mut Option<Message>) -> Result<(), SendError> {
-    CORK.with_borrow_mut(|cork| {
-        let Some(cork) = cork else { return Ok(()) };
-        if cork.session != session || cork.corked.queue.len() >= cork.budget {
-            return Ok(());
-        }
-        if let Some(message) = message.take() {
-            cork.encoder.encode(message, &mut cork.corked.queue)?;
-            cork.corked.messages += 1;
-        }
-        Ok(())
-    })
+/// Queues `message`; `None` leaves it in place: `session` has no batch on this thread, or the batch may not take more.
+#[inline(always)]
+pub(crate) fn put(session: SessionId, message: &mut Option<Message>) -> Option<Result<(), SendError>> {
+    CORK.with_borrow_mut(
+        #[inline(always)]
+        |cork| {
+            let cork = cork.as_mut().filter(|cork| cork.session == session)?;
+            if cork.corked.queue.len() >= cork.budget {
+                return None;
+            }
+            match cork.encoder.encode(message.take()?, &mut cork.corked.queue) {
+                Ok(()) => {
+                    cork.corked.messages += 1;
+                    Some(Ok(()))
+                }
+                Err(error) => Some(Err(error)),
+            }
+        },
+    )
 }

@@ -69,11 +69,16 @@ impl Driver {
 
     /// Handlers are about to run: what they send to this session need not wake the task, and as long as nobody else sends
     /// to it, it needs no lock. Ends with the next `sync` or `park`; called again before that it does nothing.
+    #[inline]
     pub fn begin_batch(&mut self) {
-        if self.in_batch {
-            return;
+        if !self.in_batch {
+            self.in_batch = true;
+            self.cork();
         }
-        self.in_batch = true;
+    }
+
+    #[inline(never)]
+    fn cork(&mut self) {
         let inner = &self.session.0;
         let mut outbox = inner.outbox.lock();
         let budget = outbox.begin_batch(self.twin.is_some());

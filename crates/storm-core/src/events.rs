@@ -4,6 +4,7 @@
 //! per event run in the order they were added.
 
 use std::future::{self, Future};
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -138,15 +139,15 @@ where
 
     #[inline]
     fn message(&self, session: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
-        match (A::MESSAGES, B::MESSAGES) {
-            (true, false) => ChainMessage::First { first: self.0.message(session, message) },
-            (false, _) => ChainMessage::Second { second: self.1.message(session, message) },
-            (true, true) => {
+        match <Parts<S, M, A, B>>::LISTENING {
+            Listening::First => ChainMessage::First { first: self.0.message(session, message) },
+            Listening::Second => ChainMessage::Second { second: self.1.message(session, message) },
+            Listening::Both => {
                 let both = async move {
                     let first = self.0.message(session, message.clone()).await;
                     both(first, self.1.message(session, message).await)
                 };
-                ChainMessage::Both { both }
+                ChainMessage::Both { both, parts: PhantomData::<Parts<S, M, A, B>> }
             }
         }
     }
@@ -164,31 +165,56 @@ where
     }
 }
 
+/// Which parts of a chain look at messages; if none does, the second sees them off.
+#[derive(Clone, Copy)]
+enum Listening {
+    First,
+    Second,
+    Both,
+}
+
+/// The parts of a chain as far as the compiler must know them to leave out the ways it never goes.
+trait ChainParts {
+    const LISTENING: Listening;
+}
+
+struct Parts<S, M, A, B>(PhantomData<fn(S, M, A, B)>);
+
+impl<S, M, A: Events<S, M>, B: Events<S, M>> ChainParts for Parts<S, M, A, B> {
+    const LISTENING: Listening = match (A::MESSAGES, B::MESSAGES) {
+        (true, false) => Listening::First,
+        (false, _) => Listening::Second,
+        (true, true) => Listening::Both,
+    };
+}
+
 pin_project! {
     /// A chain's handling of one message: the future of the only part that looks at messages as it is, not in one more
     /// layer, since each layer moves the message once more.
     #[project = ChainMessageProjection]
-    enum ChainMessage<A, B, Both> {
+    enum ChainMessage<P, A, B, Both> {
         First { #[pin] first: A },
         Second { #[pin] second: B },
-        Both { #[pin] both: Both },
+        Both { #[pin] both: Both, parts: PhantomData<P> },
     }
 }
 
-impl<A, B, Both> Future for ChainMessage<A, B, Both>
+impl<P, A, B, Both> Future for ChainMessage<P, A, B, Both>
 where
+    P: ChainParts,
     A: Future<Output = HandlerOutcome>,
     B: Future<Output = HandlerOutcome>,
     Both: Future<Output = HandlerOutcome>,
 {
     type Output = HandlerOutcome;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HandlerOutcome> {
-        match self.project() {
-            ChainMessageProjection::First { first } => first.poll(cx),
-            ChainMessageProjection::Second { second } => second.poll(cx),
-            ChainMessageProjection::Both { both } => both.poll(cx),
+        match (P::LISTENING, self.project()) {
+            (Listening::First, ChainMessageProjection::First { first }) => first.poll(cx),
+            (Listening::Second, ChainMessageProjection::Second { second }) => second.poll(cx),
+            (Listening::Both, ChainMessageProjection::Both { both, .. }) => both.poll(cx),
+            _ => unreachable!("a chain makes the future of those that listen"),
         }
     }
 }
@@ -204,7 +230,7 @@ pin_project! {
 impl<F: Future<Output: IntoHandlerOutcome>> Future for Handling<F> {
     type Output = HandlerOutcome;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HandlerOutcome> {
         Poll::Ready(ready!(self.project().handler.poll(cx)).into_outcome())
     }

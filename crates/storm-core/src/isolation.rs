@@ -1,22 +1,38 @@
 //! Panics of user code end one session, not the task that cleans up after it.
 
-use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use crate::error::PanicMessage;
 
-/// Awaits `future`; a panic in it is a value, and the future is dropped.
+/// Awaits `future`; a panic in it is a value, and `future` is not polled again.
 ///
 /// What it borrows is used after a panic: the connection's own state is consistent whenever user code runs, and the
 /// handlers' state is their owner's concern.
-pub async fn catch_unwind_of<F: Future>(future: F) -> Result<F::Output, PanicMessage> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(payload) => Poll::Ready(Err(PanicMessage::from_payload(payload.as_ref()))),
-    })
-    .await
+pub const fn catch_unwind_of<F: Future>(future: F) -> CatchUnwind<F> {
+    CatchUnwind { future }
+}
+
+pin_project! {
+    /// The future of [`catch_unwind_of`]. Written by hand: an async fn keeps its argument twice.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct CatchUnwind<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for CatchUnwind<F> {
+    type Output = Result<F::Output, PanicMessage>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.project().future.poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(payload) => Poll::Ready(Err(PanicMessage::from_payload(payload.as_ref()))),
+        }
+    }
 }

@@ -192,6 +192,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SendError::Closed`] if the session is closing or closed; others if the message cannot be encoded.
+    #[inline]
     pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
         Sending { session: self, stage: Stage::Fresh, uncompressed: false, message: Some(message.into()) }
     }
@@ -358,6 +359,7 @@ impl Session {
         self.outbox().admit(payload, ticket)
     }
 
+    #[cold]
     pub(crate) fn leave_line(&self, ticket: Ticket) {
         self.outbox().leave(ticket);
     }
@@ -429,8 +431,32 @@ impl Sending<'_> {
 impl Future for Sending<'_> {
     type Output = Result<SendOutcome, SendError>;
 
+    // Inlined into the handler, the usual answer is a constant; else it travels through memory.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let inner = &*this.session.0;
+        // In a batch of the session's own handlers no lock is needed.
+        if this.stage == Stage::Fresh
+            && !inner.uncork.load(Ordering::Relaxed)
+            && inner.hub.middleware().is_none()
+            && let Some(result) = cork::put(inner.id, &mut this.message)
+        {
+            this.stage = Stage::Done;
+            return match result {
+                Ok(()) => Poll::Ready(Ok(SendOutcome::Sent)),
+                Err(error) => Poll::Ready(Err(error)),
+            };
+        }
+        this.poll_admission(cx)
+    }
+}
+
+impl Sending<'_> {
+    /// Every way but the short one.
+    #[inline(never)]
+    fn poll_admission(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendOutcome, SendError>> {
+        let this = self;
         if this.stage == Stage::Fresh
             && let Some(middleware) = this.session.0.hub.middleware()
         {
@@ -443,14 +469,11 @@ impl Future for Sending<'_> {
         }
         let ticket = match this.stage {
             Stage::Fresh => {
-                // In a batch of the session's own handlers no lock is needed.
-                if !this.uncompressed && !this.session.0.uncork.load(Ordering::Relaxed) {
-                    if let Err(error) = cork::put(this.session.0.id, &mut this.message) {
-                        return this.finish(Err(error));
-                    }
-                    if this.message.is_none() {
-                        return this.finish(Ok(SendOutcome::Sent));
-                    }
+                if !this.uncompressed
+                    && !this.session.0.uncork.load(Ordering::Relaxed)
+                    && let Some(result) = cork::put(this.session.0.id, &mut this.message)
+                {
+                    return this.finish(result.map(|()| SendOutcome::Sent));
                 }
                 None
             }
@@ -485,6 +508,8 @@ impl Future for Sending<'_> {
                 SlowConsumerPolicy::Drop | SlowConsumerPolicy::Disconnect => {
                     // In a handler of this session nothing is written until the handler pends: give it that chance,
                     // else a peer that reads quickly would lose messages to its own server's burst.
+                    drop(outbox);
+                    this.give_up_place();
                     this.stage = Stage::Yielded;
                     cx.waker().wake_by_ref();
                     Poll::Pending
@@ -505,6 +530,7 @@ impl Future for Sending<'_> {
 }
 
 impl Sending<'_> {
+    #[inline]
     fn give_up_place(&mut self) {
         if let Stage::Waiting(ticket) = self.stage {
             self.session.leave_line(ticket);
@@ -514,6 +540,7 @@ impl Sending<'_> {
 }
 
 impl Drop for Sending<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.give_up_place();
     }

@@ -72,6 +72,7 @@ impl MessageFramer for DelimiterFramer {
         Ok(Some(message.freeze()))
     }
 
+    #[inline]
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
         self.check(message.len())?;
         if let Some(at) = self.find(&message) {

@@ -40,10 +40,12 @@ impl LengthPrefixFramer {
         self
     }
 
+    #[inline]
     fn announced(buffer: &[u8]) -> Option<u32> {
         buffer.first_chunk().map(|prefix| u32::from_be_bytes(*prefix))
     }
 
+    #[inline]
     fn check(self, len: u64) -> Result<(), FramingError> {
         let limit = u64::from(self.max_message);
         if len > limit { Err(FramingError::TooBig { len, limit }) } else { Ok(()) }
@@ -51,6 +53,7 @@ impl LengthPrefixFramer {
 }
 
 impl MessageFramer for LengthPrefixFramer {
+    #[inline(always)]
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
         let Some(announced) = Self::announced(buffer) else {
             return Ok(None);
@@ -60,10 +63,12 @@ impl MessageFramer for LengthPrefixFramer {
         if buffer.len() - PREFIX < len {
             return Ok(None);
         }
-        buffer.advance(PREFIX);
-        Ok(Some(buffer.split_to(len).freeze()))
+        let mut message = buffer.split_to(PREFIX + len).freeze();
+        message.advance(PREFIX);
+        Ok(Some(message))
     }
 
+    #[inline]
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
         self.check(message.len() as u64)?;
         #[expect(clippy::cast_possible_truncation, reason = "checked against a u32 above")]

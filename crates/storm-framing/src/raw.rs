@@ -9,10 +9,12 @@ use crate::{FramingError, MessageFramer, Wire};
 pub struct RawFramer;
 
 impl MessageFramer for RawFramer {
+    #[inline]
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
         Ok((!buffer.is_empty()).then(|| buffer.split().freeze()))
     }
 
+    #[inline]
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
         wire.put_bytes(message);
         Ok(())

@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use storm_core::isolation::catch_unwind_of;
 use storm_core::{ConfigError, Error, ErrorKind};
 use storm_transport::Stream;
-use storm_transport::ws::upgrade::{UpgradeError, read_request, refuse};
+use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
 use storm_transport::ws::{Agreed, WsOptions};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject, Request, Upgrade};
 use storm_ws_proto::http::StatusCode;
@@ -115,7 +115,12 @@ pub(crate) async fn handshake<E: Endpoint>(
     let began = Instant::now();
     let attempt = async {
         let mut buffer = BytesMut::new();
-        let answer = match read_request(stream, &mut buffer, options.head_limits).await {
+        let request = tokio::select! {
+            request = read_request(stream, &mut buffer, options.head_limits) => request,
+            // Who has not asked yet is owed no answer, and holds up no shutdown.
+            () = shared.stopped() => return Ok(None),
+        };
+        let answer = match request {
             Ok(request) => decide(request, remote, rules, options, shared, endpoint).await,
             Err(UpgradeError::Head(error)) => Err(error.reject()),
             Err(_) => return Ok(None),
@@ -129,6 +134,11 @@ pub(crate) async fn handshake<E: Endpoint>(
             }
             Err(refusal) => {
                 refuse(stream, &refusal.to_bytes()).await?;
+                tokio::select! {
+                    biased;
+                    lingered = linger(stream) => lingered?,
+                    () = shared.stopped() => {}
+                }
                 Ok(None)
             }
         }

@@ -16,21 +16,26 @@ pub struct Framed<F>(pub F);
 #[error("the framer returned a message without taking a byte")]
 pub struct NoProgress;
 
-impl<F: MessageFramer> Framed<F> {
-    fn next(
-        &mut self,
-        wire: &mut BytesMut,
-        decode: impl FnOnce(&mut F, &mut BytesMut) -> Result<Option<Bytes>, FramingError>,
-    ) -> Result<Option<Bytes>, End> {
-        let before = wire.len();
-        let message = decode(&mut self.0, wire).map_err(violation)?;
-        if message.is_some() && wire.len() >= before {
-            return Err(End::violation(DisconnectReason::ProtocolError, NoProgress, None));
-        }
-        Ok(message)
+/// What the framer made of `wire`, which held `before` bytes.
+#[inline(always)]
+fn checked(
+    decoded: Result<Option<Bytes>, FramingError>,
+    before: usize,
+    wire: &BytesMut,
+) -> Result<Option<Bytes>, End> {
+    match decoded {
+        Ok(Some(_)) if wire.len() >= before => Err(no_progress()),
+        Ok(message) => Ok(message),
+        Err(error) => Err(violation(error)),
     }
 }
 
+#[cold]
+fn no_progress() -> End {
+    End::violation(DisconnectReason::ProtocolError, NoProgress, None)
+}
+
+#[cold]
 fn violation(error: FramingError) -> End {
     let reason = match error {
         FramingError::TooBig { .. } => DisconnectReason::MessageTooBig,
@@ -47,15 +52,18 @@ impl<F: MessageFramer> Protocol for Framed<F> {
         session.clone()
     }
 
+    #[inline(always)]
     fn receive(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, End> {
-        self.next(wire, F::decode)
+        let before = wire.len();
+        checked(self.0.decode(wire), before, wire)
     }
 
     fn receive_eof(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, End> {
         if wire.is_empty() {
             return Ok(None);
         }
-        self.next(wire, F::decode_eof)
+        let before = wire.len();
+        checked(self.0.decode_eof(wire), before, wire)
     }
 
     fn wanted(&self, wire: &[u8]) -> Option<usize> {
@@ -107,6 +115,7 @@ impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
     }
 }
 
+#[cold]
 fn send_error(error: FramingError) -> SendError {
     match error {
         FramingError::TooBig { len, limit } => SendError::TooLarge {
@@ -121,10 +130,12 @@ fn send_error(error: FramingError) -> SendError {
 struct QueueWire<'a>(&'a mut SendQueue);
 
 impl Wire for QueueWire<'_> {
+    #[inline]
     fn put_slice(&mut self, bytes: &[u8]) {
         self.0.put_slice(bytes);
     }
 
+    #[inline]
     fn put_bytes(&mut self, bytes: Bytes) {
         self.0.put_bytes(bytes);
     }

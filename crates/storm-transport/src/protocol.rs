@@ -34,6 +34,11 @@ pub trait Protocol: Send + 'static {
     /// How many more bytes complete what is at the front of `wire`, if that is known.
     fn wanted(&self, wire: &[u8]) -> Option<usize>;
 
+    /// Whether bytes that completed no message were application data all the same.
+    fn is_mid_message(&self) -> bool {
+        true
+    }
+
     /// The reason to end for if the peer's stream ends now.
     fn end_of_stream(&self, session: &Session) -> DisconnectReason {
         session.role().closed_by_peer()
@@ -56,11 +61,6 @@ pub trait Protocol: Send + 'static {
 
     /// Bytes of payload.
     fn size(message: &Self::Message) -> usize;
-
-    /// Whether a message has begun to arrive that is not in the buffer any more.
-    fn is_mid_message(&self) -> bool {
-        false
-    }
 
     /// Close code and text for an end that a panic of a handler brings; `None`: abort instead.
     fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
@@ -128,6 +128,10 @@ impl End {
     /// `goodbye`.
     pub fn goodbye(reason: DisconnectReason, goodbye: Option<(u16, ByteString)>) -> Self {
         Self(Box::new(Parts { reason, error: None, goodbye }))
+    }
+
+    pub(crate) fn is_goodbye(&self) -> bool {
+        self.0.error.is_none()
     }
 
     pub(crate) fn into_parts(self) -> Parts {

@@ -129,7 +129,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.backpressured
     }
 
-    pub(crate) const fn pending_bytes(&self) -> usize {
+    pub(crate) fn pending_bytes(&self) -> usize {
         let behind = match &self.behind {
             Some(behind) => behind.len(),
             None => 0,
@@ -338,7 +338,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.backpressured && self.pending_bytes() <= self.limit / 2 {
             self.backpressured = false;
             if let Some(waiters) = &self.waiters {
-                waiters.wake_first();
+                // The parts of a message go before those who wait for its end, wherever in line its writer is.
+                if self.in_parts { waiters.wake_senders() } else { waiters.wake_first() }
             }
         }
     }

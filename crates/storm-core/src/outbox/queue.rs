@@ -11,8 +11,9 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::buffer_pool::BufferPool;
 
-/// Payloads of at least this many bytes are shared, smaller ones copied. Measured: below, one more slice in a
-/// vectored write and a reference count cost more than the copy (16 in flight of 1 KiB, 4 KiB and 16 KiB).
+/// Payloads of at least this many bytes are shared, smaller ones copied. Measured with 100 clients and 16 messages in
+/// flight, for values from 1 KiB to 64 KiB: messages of 1 KiB cost the same either way; behind a length prefix, sharing
+/// saves about a fifth of the server's CPU at 4 KiB and a tenth at 16 KiB; raw, the difference is below the noise.
 pub const SHARE_FROM: usize = 4096;
 
 /// Room of a fresh small-bytes buffer: a broadcast gives one to each member at once, so it must not be large.
@@ -21,12 +22,13 @@ const FIRST_CAPACITY: usize = 512;
 /// A first-in first-out queue of bytes that copies small pieces and shares large ones.
 #[derive(Debug, Default)]
 pub struct SendQueue {
-    /// All copied bytes, those between shared payloads too. Invariant: `small.len() == Σ shared.before + after`.
+    /// All copied bytes: those before, between and behind shared payloads. An empty queue has no buffer.
     small: BytesMut,
     shared: VecDeque<Shared>,
-    /// Copied bytes behind the last shared payload.
-    after: usize,
-    len: usize,
+    /// Copied bytes in front of the last shared payload. Invariant: `before == Σ shared.before <= small.len()`.
+    before: usize,
+    /// Bytes of all shared payloads.
+    shared_len: usize,
 }
 
 #[derive(Debug)]
@@ -38,30 +40,39 @@ struct Shared {
 
 impl SendQueue {
     /// Bytes in it.
-    pub const fn len(&self) -> usize {
-        self.len
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.small.len() + self.shared_len
     }
 
     /// Whether nothing waits.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Appends a copy of `bytes`.
+    #[inline]
     pub fn put_slice(&mut self, bytes: &[u8]) {
         self.room_for(bytes.len());
         self.small.extend_from_slice(bytes);
-        self.after += bytes.len();
-        self.len += bytes.len();
     }
 
     /// Appends `bytes`, shared if that is cheaper than a copy.
+    #[inline]
     pub fn put_bytes(&mut self, bytes: Bytes) {
         if bytes.len() < SHARE_FROM {
-            return self.put_slice(&bytes);
+            self.put_slice(&bytes);
+        } else {
+            self.share(bytes);
         }
-        self.len += bytes.len();
-        self.shared.push_back(Shared { before: std::mem::take(&mut self.after), bytes });
+    }
+
+    fn share(&mut self, bytes: Bytes) {
+        let before = self.small.len() - self.before;
+        self.before += before;
+        self.shared_len += bytes.len();
+        self.shared.push_back(Shared { before, bytes });
     }
 
     /// Appends everything of `other`.
@@ -74,8 +85,7 @@ impl SendQueue {
                 let (copied, behind) = rest.split_at(before);
                 rest = behind;
                 self.put_slice(copied);
-                self.len += bytes.len();
-                self.shared.push_back(Shared { before: std::mem::take(&mut self.after), bytes });
+                self.share(bytes);
             }
             self.put_slice(rest);
         }
@@ -83,7 +93,16 @@ impl SendQueue {
     }
 
     /// Makes room for `additional` copied bytes.
+    #[inline]
     fn room_for(&mut self, additional: usize) {
+        if self.small.capacity() - self.small.len() < additional {
+            self.more_room(additional);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn more_room(&mut self, additional: usize) {
         if self.small.capacity() == 0 {
             self.small = BufferPool::with_write(|pool| pool.take(FIRST_CAPACITY.max(additional)));
         }
@@ -130,14 +149,15 @@ impl SendQueue {
     /// # Panics
     /// `count` exceeds [`len`](Self::len).
     pub fn advance(&mut self, mut count: usize) {
-        assert!(count <= self.len, "cannot advance past the end");
-        self.len -= count;
+        assert!(count <= self.len(), "cannot advance past the end");
         while let Some(front) = self.shared.front_mut() {
             let copied = front.before.min(count);
             self.small.advance(copied);
             front.before -= copied;
+            self.before -= copied;
             count -= copied;
             let shared = front.bytes.len().min(count);
+            self.shared_len -= if front.before > 0 { 0 } else { shared };
             if front.before > 0 || shared < front.bytes.len() {
                 front.bytes.advance(shared);
                 return;
@@ -145,8 +165,7 @@ impl SendQueue {
             count -= shared;
             self.shared.pop_front();
         }
-        self.after -= count;
-        if self.after == 0 {
+        if count == self.small.len() {
             self.release();
         } else {
             self.small.advance(count);
@@ -161,8 +180,8 @@ impl SendQueue {
 
     /// Gives the empty buffer back: an idle connection holds none.
     fn release(&mut self) {
-        self.len = 0;
-        self.after = 0;
+        self.before = 0;
+        self.shared_len = 0;
         if self.small.capacity() > 0 {
             BufferPool::with_write(|pool| pool.give(std::mem::take(&mut self.small)));
         }

@@ -18,10 +18,11 @@ mod read;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use pin_project_lite::pin_project;
 use storm_core::driver::Driver;
 use storm_core::error::PanicMessage;
 use storm_core::isolation::catch_unwind_of;
@@ -114,7 +115,18 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     ///
     /// # Cancel safety
     /// Dropping the future drops the transport; `disconnected` does not run then.
-    pub async fn run<E: Events<P::Session, P::Message>>(mut self, events: &E) -> DisconnectReason {
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and this one is large"
+    )]
+    pub fn run<E: Events<P::Session, P::Message>>(
+        mut self,
+        events: &E,
+    ) -> impl Future<Output = DisconnectReason> + Send {
+        async move { self.run_to_end(events).await }
+    }
+
+    async fn run_to_end<E: Events<P::Session, P::Message>>(&mut self, events: &E) -> DisconnectReason {
         let seen = P::session(self.driver.session());
         if let Err(panic) = catch_unwind_of(self.live(events, &seen)).await {
             self.end_after_panic();
@@ -140,14 +152,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
         self.connected(events, seen).await;
         self.deadlines.touch();
-        if !self.inbox.is_empty() {
-            self.dispatch(events, seen).await;
-        }
+        // What came with the handshake, or was read ahead of the handlers just run.
+        self.dispatch(events, seen, false).await;
         loop {
             match self.fill().await {
-                Fill::Bytes => self.dispatch(events, seen).await,
+                Fill::Bytes => self.dispatch(events, seen, false).await,
                 Fill::End => {
-                    self.dispatch_rest(events, seen).await;
+                    self.dispatch(events, seen, true).await;
                     let reason = self.protocol.end_of_stream(self.session());
                     self.session().start_close(reason);
                     return;
@@ -170,25 +181,40 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
     }
 
-    /// Hands every whole message in the inbox to the handlers.
-    async fn dispatch<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+    /// Hands every whole message in the inbox to the handlers; with `ended`, what is left of the peer's stream, too.
+    ///
+    /// The one place that calls handlers of messages, so that the compiler makes one piece of decoding, handler and
+    /// queueing: between them a message stays in registers.
+    async fn dispatch<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        ended: bool,
+    ) {
         let plain = self.session().server().middleware().is_none();
         while self.session().state() == ConnectionState::Connected {
-            match self.next_message() {
-                Ok(Some(message)) if plain => {
-                    // The plain path, message by message: nothing is cloned, boxed or moved more than needed.
-                    let mut handling = pin!(events.message(seen, message));
-                    let handled = poll_fn(|cx| self.poll_foreground(handling.as_mut(), cx)).await;
-                    if let Some(Err(failures)) = handled {
-                        self.report_all(events, seen, failures.into_errors()).await;
-                    }
-                }
-                Ok(Some(message)) => self.deliver(events, seen, message).await,
+            let received = match self.next_message(ended) {
+                Ok(Some(received)) => received,
                 Ok(None) => break,
                 Err(end) => {
                     self.end_by_peer(events, seen, end).await;
                     break;
                 }
+            };
+            let message = if plain {
+                received
+            } else {
+                match self.through_middleware(received).await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        self.report_all(events, seen, vec![error]).await;
+                        continue;
+                    }
+                }
+            };
+            if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
+                self.report_all(events, seen, failures.into_errors()).await;
             }
         }
         // Control frames are no data.
@@ -198,52 +224,29 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         self.count_received();
     }
 
-    /// What the peer's stream still held when it ended.
-    async fn dispatch_rest<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
-        self.dispatch(events, seen).await;
-        while self.session().state() == ConnectionState::Connected {
-            let session = self.driver.session();
-            match self.protocol.receive_eof(&mut self.inbox, session) {
-                Ok(Some(message)) => {
-                    self.received.1 += 1;
-                    self.deliver(events, seen, message).await;
-                }
-                Ok(None) => break,
-                Err(end) => {
-                    self.end_by_peer(events, seen, end).await;
-                    break;
-                }
-            }
-        }
-        self.count_received();
-    }
-
-    fn next_message(&mut self) -> Result<Option<P::Message>, End> {
-        let message = if self.ahead.is_empty() && self.end.is_none() {
+    #[inline(always)]
+    fn next_message(&mut self, ended: bool) -> Result<Option<P::Message>, End> {
+        let mut message = if self.ahead.is_empty() && self.end.is_none() {
             self.protocol.receive(&mut self.inbox, self.driver.session())?
-        } else if let Some(message) = self.ahead.pop_front() {
-            self.ahead_bytes -= P::size(&message);
-            Some(message)
         } else {
-            return self.end.take().map_or(Ok(None), Err);
+            self.next_ahead()?
         };
+        if message.is_none() && ended {
+            message = self.protocol.receive_eof(&mut self.inbox, self.driver.session())?;
+        }
         self.received.1 += u64::from(message.is_some());
         Ok(message)
     }
 
-    async fn deliver<E: Events<P::Session, P::Message>>(
-        &mut self,
-        events: &E,
-        seen: &P::Session,
-        message: P::Message,
-    ) {
-        let message = match self.through_middleware(message).await {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(error) => return self.report_all(events, seen, vec![error]).await,
-        };
-        if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
-            self.report_all(events, seen, failures.into_errors()).await;
+    /// What was received while a handler was busy.
+    #[cold]
+    fn next_ahead(&mut self) -> Result<Option<P::Message>, End> {
+        match self.ahead.pop_front() {
+            Some(message) => {
+                self.ahead_bytes -= P::size(&message);
+                Ok(Some(message))
+            }
+            None => self.end.take().map_or(Ok(None), Err),
         }
     }
 
@@ -347,11 +350,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     /// Awaits user code with the background going on. `None` if it was still running when its time had run out after
     /// the end of the connection; it is dropped then.
-    async fn foreground<F: Future>(&mut self, user: F) -> Option<F::Output> {
-        let mut user = pin!(user);
-        poll_fn(|cx| self.poll_foreground(user.as_mut(), cx)).await
+    const fn foreground<F: Future>(&mut self, user: F) -> Foreground<'_, T, P, F> {
+        Foreground { connection: self, user }
     }
 
+    #[inline]
     fn poll_foreground<F: Future>(
         &mut self,
         user: Pin<&mut F>,
@@ -361,10 +364,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         if let Poll::Ready(output) = user.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        if self.poll_background(cx, true).is_ready() {
-            return self.deadlines.poll_grace(cx).map(|()| None);
-        }
-        Poll::Pending
+        self.poll_beside_foreground(cx).map(|()| None)
+    }
+
+    /// Ready when user code that is still running has had its time.
+    #[inline(never)]
+    fn poll_beside_foreground(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_background(cx, true).is_ready() { self.deadlines.poll_grace(cx) } else { Poll::Pending }
     }
 
     /// Lets leave what may, until the transport is gone.
@@ -382,6 +388,25 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         if bytes > 0 || messages > 0 {
             self.driver.received(bytes, messages);
         }
+    }
+}
+
+pin_project! {
+    /// The future of [`Connection::foreground`]. Written by hand: an async fn keeps its argument twice.
+    struct Foreground<'a, T, P: Protocol, F> {
+        connection: &'a mut Connection<T, P>,
+        #[pin]
+        user: F,
+    }
+}
+
+impl<T: Transport, P: Protocol, F: Future> Future for Foreground<'_, T, P, F> {
+    type Output = Option<F::Output>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.connection.poll_foreground(this.user, cx)
     }
 }
 

@@ -10,7 +10,7 @@ use storm_core::buffer_pool::BufferPool;
 use tokio::io::AsyncReadExt;
 
 use super::{Connection, Stage};
-use crate::protocol::Protocol;
+use crate::protocol::{Parts, Protocol};
 use crate::stream::Transport;
 
 /// Room for one read. A kernel receive buffer of the default size fits in.
@@ -103,6 +103,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Reads while a handler is busy, so that control frames are answered and the end of a dead connection is seen;
     /// as far as `max_pending_receive_bytes` allows. Ready when the transport has failed.
     pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.inbox.is_empty() {
+            // The read that brought the message being handled may have brought a ping behind it.
+            self.receive_ahead();
+        }
         while self.may_read_ahead() {
             match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Pending,
@@ -129,6 +133,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     self.ahead.push_back(message);
                 }
                 Ok(None) => break,
+                // Nothing waits to be handled first: the busy handler is to see the end at once.
+                Err(end) if self.ahead.is_empty() && end.is_goodbye() => {
+                    let Parts { reason, goodbye, .. } = end.into_parts();
+                    self.session().start_close_with(reason, goodbye);
+                }
                 Err(end) => self.end = Some(end),
             }
         }

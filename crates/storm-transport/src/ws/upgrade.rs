@@ -1,6 +1,7 @@
 //! The upgrade's reads and writes, for both roles. The caller bounds the time.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use storm_ws_proto::handshake::{
@@ -12,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const FIRST_READ: usize = 1024;
 /// Bytes of a refusal's body that are kept for the caller.
 const MAX_BODY: usize = 64 * 1024;
+/// How long the rest of it is waited for: the refusal counts, whatever becomes of its body.
+const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Why there is no request or no response.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +50,8 @@ pub async fn read_request<S: AsyncRead + Unpin>(
     }
 }
 
-/// Reads a response head. What follows it stays in `buffer`; of a refusal that is as much of its body as comes, up to
-/// 64 KiB.
+/// Reads a response head. What follows it stays in `buffer`; of a refusal that is as much of its body as comes
+/// within a second, up to 64 KiB.
 ///
 /// # Errors
 /// The head breaks a rule or does not agree, or the transport fails.
@@ -71,7 +74,8 @@ pub async fn read_response<S: AsyncRead + Unpin>(
             Err(error) => {
                 if let ResponseError::Status { headers, body_at, .. } = &error {
                     buffer.advance((*body_at).min(buffer.len()));
-                    read_body(stream, buffer, headers).await;
+                    // What came by then stays in the buffer.
+                    let _ = tokio::time::timeout(BODY_WAIT, read_body(stream, buffer, headers)).await;
                 }
                 return Err(UpgradeError::Head(error));
             }
@@ -88,23 +92,30 @@ async fn read_body<S: AsyncRead + Unpin>(
     let announced =
         headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let wanted = announced.unwrap_or(0).min(MAX_BODY);
+    body.truncate(wanted);
     while body.len() < wanted {
         body.reserve(FIRST_READ);
-        if !matches!(stream.read_buf(body).await, Ok(1..)) {
+        let mut rest = (&mut *stream).take((wanted - body.len()) as u64);
+        if !matches!(rest.read_buf(body).await, Ok(1..)) {
             break;
         }
     }
-    body.truncate(wanted);
 }
 
-/// Writes a final answer and ends the stream, so that the peer gets to read it: what it still sends is read and thrown
-/// away until it ends, too, since unread bytes would turn our end into a reset.
+/// Writes a final answer and ends the stream. The peer gets to read it for certain after a [`linger`].
 ///
 /// # Errors
 /// The transport fails.
 pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &[u8]) -> io::Result<()> {
     stream.write_all(answer).await?;
-    stream.shutdown().await?;
+    stream.shutdown().await
+}
+
+/// Reads and throws away until the peer has ended its stream, too: unread bytes would turn our end into a reset.
+///
+/// # Errors
+/// The transport fails.
+pub async fn linger<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())

@@ -1,0 +1,379 @@
+//! The upgrade as a client meets it: answers that are none, requests that must not be sent, the budget, reconnecting.
+#![cfg(all(feature = "client", feature = "server", feature = "ws"))]
+
+mod ws_support;
+
+use std::time::Duration;
+
+use stormsocket::{
+    ConnectError, ConnectionState, DisconnectReason, ErrorKind, ReconnectOptions, RequestError,
+    ResponseError, StatusCode, WsClient, WsServer,
+};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use ws_support::*;
+
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("ws://{}/chat", listener.local_addr().unwrap());
+    (listener, uri)
+}
+
+/// What a client makes of `answer`, which may hold the right accept key as `{accept}`.
+async fn answered(client: impl FnOnce(String) -> WsClient, answer: &str) -> Result<(), ConnectError> {
+    let (listener, uri) = listen().await;
+    let (handler, observed) = observer();
+    let client = client(uri).handler(handler);
+    let connecting = tokio::spawn(async move { client.connect().await.map(drop) });
+    let mut peer = Peer::accept_raw(&listener).await;
+    let upgrade = peer.upgrade_request().await;
+    let accepted = upgrade.accept(&stormsocket::Accept::new()).unwrap();
+    let right = String::from_utf8(accepted.response.to_vec()).unwrap();
+    let accept = right.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Accept: ")).unwrap();
+    peer.write(answer.replace("{accept}", accept)).await;
+    let result = soon(connecting).await.unwrap();
+    if result.is_err() {
+        peer.gone().await;
+        observed.finished().await;
+    }
+    result
+}
+
+fn refusal(result: Result<(), ConnectError>) -> (ResponseError, String) {
+    match result {
+        Err(ConnectError::Refused { error, body }) => (*error, String::from_utf8(body.to_vec()).unwrap()),
+        other => panic!("a refusal expected, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn answers_other_than_the_right_101_are_typed_errors() {
+    const HEAD: &str = "HTTP/1.1 101 Switching Protocols\r\n";
+    const UP: &str = "Upgrade: websocket\r\n";
+    const CONNECTION: &str = "Connection: Upgrade\r\n";
+    const ACCEPT: &str = "Sec-WebSocket-Accept: {accept}\r\n";
+    let good = format!("{HEAD}{UP}{CONNECTION}{ACCEPT}");
+    answered(WsClient::new, &format!("{good}\r\n")).await.unwrap();
+    let wrong = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    for (answer, accepts) in [
+        (format!("{HEAD}{UP}{CONNECTION}{wrong}X-Why: no\r\n\r\n"), "a wrong key"),
+        (format!("{HEAD}{UP}{CONNECTION}X-Why: no\r\n\r\n"), "no key"),
+        (format!("{good}{ACCEPT}X-Why: no\r\n\r\n"), "two keys"),
+    ] {
+        let (error, _) = refusal(answered(WsClient::new, &answer).await);
+        assert!(matches!(error, ResponseError::AcceptMismatch { .. }), "{accepts}: {error:?}");
+        assert_eq!(error.status(), Some(StatusCode::SWITCHING_PROTOCOLS));
+        assert_eq!(error.headers().unwrap()["x-why"], "no");
+    }
+    let (error, _) = refusal(answered(WsClient::new, &format!("{HEAD}{CONNECTION}{ACCEPT}\r\n")).await);
+    assert!(matches!(error, ResponseError::UpgradeMissing { .. }), "{error:?}");
+    let (error, _) = refusal(answered(WsClient::new, &format!("{HEAD}{UP}{ACCEPT}\r\n")).await);
+    assert!(matches!(error, ResponseError::ConnectionMissing { .. }), "{error:?}");
+    let unasked = format!("{good}Sec-WebSocket-Protocol: chat\r\n\r\n");
+    let (error, _) = refusal(answered(WsClient::new, &unasked).await);
+    assert!(matches!(error, ResponseError::InvalidProtocol { .. }), "{error:?}");
+    let (error, _) = refusal(answered(|uri| WsClient::new(uri).subprotocols(["talk"]), &unasked).await);
+    assert!(matches!(error, ResponseError::InvalidProtocol { .. }), "{error:?}");
+    answered(|uri| WsClient::new(uri).subprotocols(["talk", "chat"]), &unasked).await.unwrap();
+    let extension = format!("{good}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+    let (error, _) = refusal(answered(WsClient::new, &extension).await);
+    assert!(matches!(error, ResponseError::InvalidExtensions { .. }), "{error:?}");
+    for garbage in ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.0 101 x\r\n\r\n", "HTTP/1.1 9 x\r\n\r\n", "\0\0\0\0"] {
+        let (error, _) = refusal(answered(WsClient::new, garbage).await);
+        assert_eq!(error, ResponseError::Malformed, "{garbage}");
+    }
+    let long = format!("{HEAD}X-Long: {}\r\n\r\n", "x".repeat(16 << 10));
+    let (error, _) = refusal(answered(WsClient::new, &long).await);
+    assert!(matches!(error, ResponseError::HeadTooLarge { .. }), "{error:?}");
+    let many = format!("{HEAD}{}\r\n", "X-A: b\r\n".repeat(101));
+    let (error, _) = refusal(answered(WsClient::new, &many).await);
+    assert!(matches!(error, ResponseError::TooManyHeaders { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn other_statuses_are_kept_with_their_headers_and_body() {
+    for (status, line) in [(200, "200 OK"), (302, "302 Found"), (401, "401 Unauthorized"), (503, "503 Busy")]
+    {
+        let answer =
+            format!("HTTP/1.1 {line}\r\nLocation: ws://elsewhere/\r\nContent-Length: 6\r\n\r\nsorry!ignored");
+        let (error, body) = refusal(answered(WsClient::new, &answer).await);
+        assert_eq!(error.status().unwrap(), status);
+        assert_eq!(error.headers().unwrap()["location"], "ws://elsewhere/");
+        assert_eq!(body, "sorry!");
+    }
+}
+
+#[tokio::test]
+async fn an_end_instead_of_an_answer_is_an_io_error() {
+    for answer in ["", "HTTP/1.1 101 Sw"] {
+        let (listener, uri) = listen().await;
+        let connecting = tokio::spawn(WsClient::new(uri).connect());
+        let mut peer = Peer::accept_raw(&listener).await;
+        peer.upgrade_request().await;
+        peer.write(answer).await;
+        drop(peer);
+        let error = soon(connecting).await.unwrap().unwrap_err();
+        assert!(matches!(error, ConnectError::Io(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_must_not_be_sent_are_refused_before_anything_is_opened() {
+    let (listener, uri) = listen().await;
+    for value in ["x\r\nSet-Cookie: a=b", "x\ny", "x\ry", "x\0y"] {
+        let error = WsClient::new(&uri).header("X-A", value).connect().await.unwrap_err();
+        assert!(matches!(error, ConnectError::Request(RequestError::InvalidHeader { .. })), "{error:?}");
+    }
+    let error = WsClient::new(&uri).header("X-A\r\nX-B", "c").connect().await.unwrap_err();
+    assert!(matches!(error, ConnectError::Request(RequestError::InvalidHeader { .. })), "{error:?}");
+    for name in [
+        "Sec-WebSocket-Key",
+        "sec-websocket-version",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Extensions",
+        "Upgrade",
+        "Connection",
+        "Host",
+        "Content-Length",
+        "Transfer-Encoding",
+    ] {
+        let error = WsClient::new(&uri).header(name, "x").connect().await.unwrap_err();
+        assert!(
+            matches!(error, ConnectError::Request(RequestError::ReservedHeader { .. })),
+            "{name}: {error:?}"
+        );
+    }
+    for protocols in [&["a b"][..], &["a\r\nX: y"], &[""], &["a", "a"]] {
+        let error = WsClient::new(&uri).subprotocols(protocols.iter().copied()).connect().await.unwrap_err();
+        assert!(matches!(error, ConnectError::Request(RequestError::InvalidProtocol { .. })), "{error:?}");
+    }
+    for uri in ["http://a/", "ws://", "/chat", "", "ws://a b/", "ws:///x"] {
+        let error = WsClient::new(uri).connect().await.unwrap_err();
+        assert!(matches!(error, ConnectError::Config(_) | ConnectError::Request(_)), "{uri}: {error:?}");
+    }
+    let hooked =
+        WsClient::new(&uri).before_connect(|_, request| async move { request.header("Upgrade", "x") });
+    let error = hooked.connect().await.unwrap_err();
+    assert!(matches!(error, ConnectError::Request(RequestError::ReservedHeader { .. })), "{error:?}");
+    // Nobody has come.
+    let accepted = tokio::select! {
+        biased;
+        accepted = listener.accept() => Some(accepted),
+        () = tokio::task::yield_now() => None,
+    };
+    assert!(accepted.is_none(), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn wss_without_tls_is_said_clearly() {
+    let error = WsClient::new("wss://127.0.0.1:1/").connect().await.unwrap_err();
+    let ConnectError::Config(config) = &error else { panic!("{error:?}") };
+    assert!(config.to_string().contains("TLS"), "{config}");
+}
+
+#[tokio::test]
+async fn the_request_says_what_the_client_was_told() {
+    let (listener, uri) = listen().await;
+    let client = WsClient::new(format!("{uri}/room?a=b#fragment"))
+        .header("Authorization", "Bearer x")
+        .header("X-Twice", "1")
+        .header("X-Twice", "2")
+        .subprotocols(["one", "two"]);
+    let connecting = tokio::spawn(client.connect());
+    let mut peer = Peer::accept_raw(&listener).await;
+    let upgrade = peer.upgrade_request().await;
+    assert_eq!((upgrade.path(), upgrade.query()), ("/chat/room", Some("a=b")));
+    assert_eq!(upgrade.protocols(), ["one", "two"]);
+    assert_eq!(upgrade.headers()["authorization"], "Bearer x");
+    assert_eq!(upgrade.headers().get_all("x-twice").iter().count(), 2);
+    assert_eq!(upgrade.headers()["host"], listener.local_addr().unwrap().to_string().as_str());
+    let accept = stormsocket::Accept::new().protocol("two");
+    peer.write(&upgrade.accept(&accept).unwrap().response).await;
+    let client = soon(connecting).await.unwrap().unwrap();
+    assert_eq!(client.state(), ConnectionState::Connected);
+    client.session().abort();
+    soon(client.closed()).await;
+}
+
+#[tokio::test]
+async fn keys_and_masks_are_never_the_same_twice() {
+    let (listener, uri) = listen().await;
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..5 {
+        let connecting = tokio::spawn(WsClient::new(&uri).connect());
+        let mut peer = Peer::accept_raw(&listener).await;
+        let upgrade = peer.upgrade_request().await;
+        assert!(seen.insert(upgrade.headers()["sec-websocket-key"].as_bytes().to_vec()));
+        peer.write(&upgrade.accept(&stormsocket::Accept::new()).unwrap().response).await;
+        let client = soon(connecting).await.unwrap().unwrap();
+        for _ in 0..20 {
+            client.send(vec![0; 4]).await.unwrap();
+        }
+        let mut masks = Vec::new();
+        while masks.len() < 20 * 10 {
+            use tokio::io::AsyncReadExt;
+            soon(peer.stream.read_buf(&mut masks)).await.unwrap();
+        }
+        for frame in masks.chunks(10) {
+            assert_eq!(frame[..2], [0x82, 0x84]);
+            assert!(seen.insert(frame[2..6].to_vec()), "a mask was used twice");
+        }
+        client.session().abort();
+        soon(client.closed()).await;
+    }
+}
+
+#[tokio::test]
+async fn one_budget_covers_the_whole_attempt() {
+    let (listener, uri) = listen().await;
+    let budget = Duration::from_millis(200);
+    // Takes the connection, and drips an answer for ever.
+    let dripping = tokio::spawn(async move {
+        let mut peer = Peer::accept_raw(&listener).await;
+        peer.upgrade_request().await;
+        peer.write("HTTP/1.1 101 Switching Protocols\r\nX-Long: ").await;
+        while peer.try_write("x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let error = soon(WsClient::new(uri).connect_timeout(budget).connect()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::TimedOut(after) if after == budget), "{error:?}");
+    soon(dripping).await.unwrap();
+
+    // The hook's time is part of it.
+    let (_listener, uri) = listen().await;
+    let client = WsClient::new(uri).connect_timeout(budget).before_connect(|_, _| std::future::pending());
+    assert!(matches!(soon(client.connect()).await.unwrap_err(), ConnectError::TimedOut(_)));
+}
+
+#[tokio::test]
+async fn a_hook_changes_the_headers_of_every_attempt() {
+    let (listener, uri) = listen().await;
+    let (told, mut attempts) = mpsc::unbounded_channel();
+    let (handler, mut observed) = observer();
+    let client = WsClient::new(uri)
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+        .before_connect(|attempt, request| async move { request.header("X-Attempt", attempt.to_string()) })
+        .on_reconnecting(move |attempt, delay| {
+            told.send((attempt, delay)).unwrap();
+            std::future::ready(())
+        })
+        .handler(handler);
+    let connecting = tokio::spawn(client.connect());
+    let mut peer = Peer::accept_raw(&listener).await;
+    let upgrade = peer.upgrade_request().await;
+    assert_eq!(upgrade.headers()["x-attempt"], "0");
+    peer.write(&upgrade.accept(&stormsocket::Accept::new()).unwrap().response).await;
+    let client = soon(connecting).await.unwrap().unwrap();
+    let first = observed.connected().await;
+    drop(peer);
+    assert_eq!(observed.disconnected().await, DisconnectReason::TransportError);
+    assert_eq!(soon(attempts.recv()).await, Some((1, Duration::from_millis(1))));
+    // Refused, once: an error that needs a person, and another attempt.
+    let mut peer = Peer::accept_raw(&listener).await;
+    assert_eq!(peer.upgrade_request().await.headers()["x-attempt"], "1");
+    peer.write("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(observed.error().await.0, ErrorKind::Connect);
+    assert_eq!(soon(attempts.recv()).await.unwrap().0, 2);
+    let mut peer = Peer::accept_raw(&listener).await;
+    let upgrade = peer.upgrade_request().await;
+    assert_eq!(upgrade.headers()["x-attempt"], "2");
+    peer.write(&upgrade.accept(&stormsocket::Accept::new()).unwrap().response).await;
+    let second = observed.connected().await;
+    assert_ne!(first.id(), second.id());
+    // A success starts the count anew; a server that goes away is replaced, too.
+    peer.send(0x88, goodbye(1001, "")).await;
+    assert_eq!(peer.closes().await, Some(1001));
+    drop(peer);
+    assert_eq!(observed.disconnected().await, DisconnectReason::GoingAway);
+    assert_eq!(soon(attempts.recv()).await.unwrap().0, 1);
+    let mut peer = Peer::accept_raw(&listener).await;
+    let upgrade = peer.upgrade_request().await;
+    assert_eq!(upgrade.headers()["x-attempt"], "1");
+    peer.write(&upgrade.accept(&stormsocket::Accept::new()).unwrap().response).await;
+    observed.connected().await;
+    let ((), code) = tokio::join!(soon(client.disconnect()), async {
+        let code = peer.closes().await;
+        peer.send(0x88, goodbye(1000, "")).await;
+        drop(peer);
+        code
+    });
+    assert_eq!(code, Some(1000));
+    assert_eq!(observed.disconnected().await, DisconnectReason::ClosedByClient);
+    assert_eq!(client.state(), ConnectionState::Closed);
+    let metrics = client.hub().metrics();
+    assert_eq!((metrics.total_connections, metrics.active_connections, metrics.error_count), (3, 0, 1));
+    drop(client);
+    observed.finished().await;
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_fails_its_attempt_and_no_more() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0").start().await.unwrap();
+    let client = WsClient::new(format!("ws://{}", server.local_addr().unwrap()))
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+        .before_connect(|attempt, request| async move {
+            assert_ne!(attempt, 1, "boom");
+            Ok(request)
+        })
+        .handler(handler)
+        .connect();
+    let client = soon(client).await.unwrap();
+    observed.connected().await.abort();
+    assert_eq!(observed.disconnected().await, DisconnectReason::Aborted);
+    let (kind, text) = observed.error().await;
+    assert_eq!(kind, ErrorKind::Connect, "{text}");
+    observed.connected().await;
+    soon(client.disconnect()).await;
+    observed.disconnected().await;
+    drop(client);
+    observed.finished().await;
+    stop(server).await;
+}
+
+#[tokio::test]
+async fn a_refusal_whose_body_never_comes_is_still_a_refusal() {
+    let (listener, uri) = listen().await;
+    let connecting = tokio::spawn(WsClient::new(uri).connect());
+    let mut peer = Peer::accept_raw(&listener).await;
+    peer.upgrade_request().await;
+    peer.write("HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\nbeginning").await;
+    let error = soon(connecting).await.unwrap().unwrap_err();
+    let ConnectError::Refused { error, body } = error else { panic!("{error:?}") };
+    assert_eq!((error.status(), &body[..]), (Some(StatusCode::UNAUTHORIZED), &b"beginning"[..]));
+}
+
+#[tokio::test]
+async fn attempts_run_out() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0").start().await.unwrap();
+    let uri = format!("ws://{}", server.local_addr().unwrap());
+    let client = WsClient::new(uri)
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)).max_attempts(3))
+        .handler(handler);
+    let client = soon(client.connect()).await.unwrap();
+    observed.connected().await;
+    stop(server).await;
+    assert_eq!(observed.disconnected().await, DisconnectReason::GoingAway);
+    soon(client.closed()).await;
+    assert_eq!(client.state(), ConnectionState::Closed);
+    drop(client);
+    // Connections that are refused are to be expected while a server is down.
+    observed.finished().await;
+}
+
+#[tokio::test]
+async fn a_disconnect_during_a_delay_ends_it_at_once() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0").start().await.unwrap();
+    let client = WsClient::new(format!("ws://{}", server.local_addr().unwrap()))
+        .reconnect(ReconnectOptions::default().delay(Duration::from_secs(3600)))
+        .handler(handler);
+    let client = soon(client.connect()).await.unwrap();
+    observed.connected().await;
+    stop(server).await;
+    observed.disconnected().await;
+    soon(client.disconnect()).await;
+    assert_eq!(client.state(), ConnectionState::Closed);
+}
