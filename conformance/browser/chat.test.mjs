@@ -30,7 +30,8 @@ before(async () => {
     executablePath: process.env.CHROMIUM,
     // Containers have neither user namespaces nor a large /dev/shm, and nothing is to be looked up or fetched.
     args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic",
-           "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run", "--no-default-browser-check",
+           "--disable-background-networking", "--disable-component-update",
+           "--disable-sync", "--no-first-run", "--no-default-browser-check",
            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-proxy-server"],
   });
   first = await open();
