@@ -21,13 +21,16 @@ class Unusable(Exception):
     """Something is missing on this machine or did not start: there is no result, good or bad."""
 
 
-def build(*targets, release=False):
-    """Builds programs of the workspace; returns their paths by name.
+def build(*programs, release=False):
+    """Builds programs of the workspace, and the examples; returns the paths of all by name.
 
-    Without `release` with the flags of `cargo test --workspace --all-features`, so that what that has compiled is used.
+    Without `release` it is as `cargo test --workspace --all-features` builds them, so that what that has compiled is
+    used. That is also why examples come along: with them the features are those of tests.
     """
     command = ["cargo", "build", "--locked", "--message-format", "json-render-diagnostics"]
-    command += ["--workspace", "--all-features", *(["--release"] if release else []), *targets]
+    command += ["--workspace", "--all-features", *(["--release"] if release else []), "--examples"]
+    for program in programs:
+        command += ["--bin", program]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise Unusable("the programs under test could not be built")

@@ -1,4 +1,4 @@
-"""Our server, as `websockets` sees it. Its address is $ECHO_URL: messages up to 16 MiB, compression for those who want it."""
+"""Our server, as `websockets` sees it. Its address is $ECHO_URL: messages up to 16 MiB, compression if asked for."""
 import asyncio
 import os
 import unittest

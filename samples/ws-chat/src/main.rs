@@ -41,8 +41,8 @@ async fn main() -> Result<(), BoxError> {
 
 fn page() -> Result<HttpResponse, AnswerError> {
     // The page has its style and script in itself and talks to this server only: nothing else is allowed to it.
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
-                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; \
+                  connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     HttpResponse::new(StatusCode::OK)
         .header("content-type", "text/html; charset=utf-8")?
         .header("content-security-policy", policy)?
