@@ -77,7 +77,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             Wish::Close => {
                 if self.stage == Stage::Open {
                     self.stage = Stage::Closing;
-                    self.deadlines.closing();
+                    let within = self.session().server().options().close_deadline;
+                    self.deadlines.closing(within);
                 }
                 Poll::Pending
             }

@@ -14,8 +14,6 @@ use crate::stream::Transport;
 /// Deadlines of the loop itself, and the timer for those and the protocol's.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    idle_timeout: Option<Duration>,
-    close_deadline: Duration,
     /// When application data last came, or was last being handled. Kept only if there is an idle timeout.
     last_data: Option<Instant>,
     /// When a close in progress becomes an abort.
@@ -26,9 +24,9 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(super) fn new(idle_timeout: Option<Duration>, close_deadline: Duration) -> Self {
-        let last_data = idle_timeout.map(|_| Instant::now());
-        Self { idle_timeout, close_deadline, last_data, close_at: None, grace_until: None, timer: None }
+    pub(super) fn new(has_idle_timeout: bool) -> Self {
+        let last_data = has_idle_timeout.then(Instant::now);
+        Self { last_data, close_at: None, grace_until: None, timer: None }
     }
 
     /// Application data came or was handled.
@@ -38,22 +36,18 @@ impl Deadlines {
         }
     }
 
-    /// A close has begun.
-    pub(super) fn closing(&mut self) {
-        self.close_at = Some(Instant::now() + self.close_deadline);
+    /// A close has begun, and has this long.
+    pub(super) fn closing(&mut self, within: Duration) {
+        self.close_at = Some(Instant::now() + within);
     }
 
-    /// Ready when a handler that outlives its connection has had its time: one close deadline from the first call on.
-    pub(super) fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when a handler that outlives its connection has had its time: `grace` from the first call on.
+    pub(super) fn poll_grace(&mut self, grace: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let until = *self.grace_until.get_or_insert_with(|| {
             self.timer = None;
-            Instant::now() + self.close_deadline
+            Instant::now() + grace
         });
         self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx)
-    }
-
-    fn idle_at(&self) -> Option<Instant> {
-        Some(self.last_data? + self.idle_timeout?)
     }
 
     /// Arms the timer for `next` at the latest; ready when it has fired.
@@ -67,11 +61,15 @@ impl Deadlines {
 }
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
+    fn idle_at(&self) -> Option<Instant> {
+        Some(self.deadlines.last_data? + self.session().server().options().idle_timeout?)
+    }
+
     /// Fires what is due; pending when nothing is, with the timer armed for what comes next. Ready when something
     /// fired, so that its consequences are attended to.
     pub(super) fn poll_deadlines(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
         loop {
-            let idle_at = if busy || self.stage != Stage::Open { None } else { self.deadlines.idle_at() };
+            let idle_at = if busy || self.stage != Stage::Open { None } else { self.idle_at() };
             let protocol_at = match self.stage {
                 Stage::Open => self.protocol.poll_timeout().map(Instant::from_std),
                 _ => None,

@@ -10,6 +10,9 @@
 //! In:   the session's wishes and outgoing bytes (`Driver`), the peer's bytes.
 //! Out:  events, in order, one at a time.
 //! Not here: what bytes mean (`Protocol`), what may be queued (`storm_core::outbox`).
+//!
+//! Idle connections are many, so what a task rarely does (errors, its first and last steps) is boxed: its future would
+//! have room for all of it all the time.
 
 mod background;
 mod deadlines;
@@ -87,7 +90,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// A connection over `transport`, whose session is `driver`'s. `early` holds bytes that were read already.
     pub fn new(transport: T, protocol: P, driver: Driver, early: BytesMut) -> Self {
         let options = driver.session().server().options();
-        let deadlines = Deadlines::new(options.idle_timeout, options.close_deadline);
+        let deadlines = Deadlines::new(options.idle_timeout.is_some());
         Self {
             transport: Some(transport),
             protocol,
@@ -123,34 +126,32 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         mut self,
         events: &E,
     ) -> impl Future<Output = DisconnectReason> + Send {
-        async move { self.run_to_end(events).await }
-    }
-
-    async fn run_to_end<E: Events<P::Session, P::Message>>(&mut self, events: &E) -> DisconnectReason {
-        let seen = P::session(self.driver.session());
-        if let Err(panic) = catch_unwind_of(self.live(events, &seen)).await {
-            self.end_after_panic();
-            self.report_isolated(events, &seen, panic).await;
+        async move {
+            let seen = P::session(self.driver.session());
+            if let Err(panic) = catch_unwind_of(self.live(events, &seen)).await {
+                self.end_after_panic();
+                Box::pin(self.report_isolated(events, &seen, panic)).await;
+            }
+            if catch_unwind_of(self.wind_down()).await.is_err() {
+                // Only a protocol's own code can bring this about; the transport goes either way.
+                self.over(DisconnectReason::ProtocolError, true);
+            }
+            self.count_received();
+            let reason = self.driver.transport_gone(DisconnectReason::Aborted);
+            if let Some(fault) = self.fault.take() {
+                let error = Error::new(ErrorKind::Transport, fault);
+                drop(catch_unwind_of(Box::pin(self.report(events, &seen, &error))).await);
+            }
+            if let Err(panic) = catch_unwind_of(Box::pin(self.disconnected(events, &seen, reason))).await {
+                Box::pin(self.report_isolated(events, &seen, panic)).await;
+            }
+            reason
         }
-        if catch_unwind_of(self.wind_down()).await.is_err() {
-            // Only a protocol's own code can bring this about; the transport goes either way.
-            self.over(DisconnectReason::ProtocolError, true);
-        }
-        self.count_received();
-        let reason = self.driver.transport_gone(DisconnectReason::Aborted);
-        if let Some(fault) = self.fault.take() {
-            let error = Error::new(ErrorKind::Transport, fault);
-            drop(catch_unwind_of(self.report(events, &seen, &error)).await);
-        }
-        if let Err(panic) = catch_unwind_of(self.disconnected(events, &seen, reason)).await {
-            self.report_isolated(events, &seen, panic).await;
-        }
-        reason
     }
 
     /// From connected until there is nothing more to dispatch.
     async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
-        self.connected(events, seen).await;
+        Box::pin(self.connected(events, seen)).await;
         self.deadlines.touch();
         // What came with the handshake, or was read ahead of the handlers just run.
         self.dispatch(events, seen, false).await;
@@ -173,11 +174,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         if let Some(middleware) = session.server().middleware()
             && let Some(Err(error)) = self.foreground(middleware.connected(&session)).await
         {
-            self.report_all(events, seen, vec![error]).await;
+            Box::pin(self.report_all(events, seen, vec![error])).await;
         }
         self.greeted = true;
         if let Some(Err(failures)) = self.foreground(events.connected(seen)).await {
-            self.report_all(events, seen, failures.into_errors()).await;
+            Box::pin(self.report_all(events, seen, failures.into_errors())).await;
         }
     }
 
@@ -197,7 +198,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Ok(Some(received)) => received,
                 Ok(None) => break,
                 Err(end) => {
-                    self.end_by_peer(events, seen, end).await;
+                    Box::pin(self.end_by_peer(events, seen, end)).await;
                     break;
                 }
             };
@@ -208,13 +209,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     Ok(Some(message)) => message,
                     Ok(None) => continue,
                     Err(error) => {
-                        self.report_all(events, seen, vec![error]).await;
+                        Box::pin(self.report_all(events, seen, vec![error])).await;
                         continue;
                     }
                 }
             };
             if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
-                self.report_all(events, seen, failures.into_errors()).await;
+                Box::pin(self.report_all(events, seen, failures.into_errors())).await;
             }
         }
         // Control frames are no data.
@@ -370,7 +371,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Ready when user code that is still running has had its time.
     #[inline(never)]
     fn poll_beside_foreground(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_background(cx, true).is_ready() { self.deadlines.poll_grace(cx) } else { Poll::Pending }
+        if self.poll_background(cx, true).is_pending() {
+            return Poll::Pending;
+        }
+        let grace = self.session().server().options().close_deadline;
+        self.deadlines.poll_grace(grace, cx)
     }
 
     /// Lets leave what may, until the transport is gone.
