@@ -18,13 +18,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What a server does with its connections.
 pub(crate) trait Endpoint: Send + Sync + 'static {
-    /// Serves one connection to its end.
-    fn serve(
-        &self,
-        stream: Stream,
-        remote: Option<SocketAddr>,
-        shared: &Shared,
-    ) -> impl Future<Output = ()> + Send;
+    /// Serves one connection to its end, in a task of its own that holds `slot`.
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
 
     /// Reports an error that no session has.
     fn report(&self, error: &Error) -> impl Future<Output = ()> + Send;
@@ -84,11 +79,7 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
                 wait = FIRST_WAIT;
                 // Without a slot the socket is closed here, before anything is read from it.
                 if let Some(slot) = shared.slots.take() {
-                    let (endpoint, shared) = (endpoint.clone(), shared.clone());
-                    tokio::spawn(async move {
-                        endpoint.serve(stream, remote, &shared).await;
-                        drop(slot);
-                    });
+                    endpoint.serve(stream, remote, &shared, slot);
                 }
             }
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
@@ -159,7 +150,7 @@ mod tests {
     struct Reports(AtomicUsize);
 
     impl Endpoint for Reports {
-        async fn serve(&self, _: Stream, _: Option<SocketAddr>, _: &Shared) {}
+        fn serve(self: &Arc<Self>, _: Stream, _: Option<SocketAddr>, _: &Arc<Shared>, _: Slot) {}
 
         async fn report(&self, error: &Error) {
             assert_eq!(error.kind(), ErrorKind::Accept);

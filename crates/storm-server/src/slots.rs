@@ -1,8 +1,11 @@
 //! How many connections there are, exactly.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 /// Counts connections from accept to the end of their task, and says when there are none.
@@ -45,6 +48,30 @@ impl Slots {
             }
             freed.await;
         }
+    }
+}
+
+pin_project! {
+    /// A connection and the slot it holds. A struct, because an async block would keep the connection twice.
+    pub(crate) struct Holding<F> {
+        #[pin]
+        connection: F,
+        slot: Slot,
+    }
+}
+
+impl Slot {
+    /// The future of a connection that holds this slot.
+    pub(crate) fn held_by<F: Future>(self, connection: F) -> Holding<F> {
+        Holding { connection, slot: self }
+    }
+}
+
+impl<F: Future> Future for Holding<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().connection.poll(cx).map(drop)
     }
 }
 

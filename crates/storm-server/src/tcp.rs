@@ -1,6 +1,7 @@
 //! The TCP server.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
@@ -16,6 +17,7 @@ use crate::accept::{Endpoint, Shared};
 use crate::events::event_setters;
 use crate::handle::say_goodbye;
 use crate::options::option_setters;
+use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -118,7 +120,7 @@ where
     /// The options do not go together, or an address cannot be listened on.
     pub async fn start(self) -> Result<ServerHandle, StartError> {
         let Self { addrs, options, middleware, framer, events } = self;
-        start(addrs, &options, middleware, TcpEndpoint { framer, events }).await
+        start(addrs, &options, middleware, TcpEndpoint { framer, events: Arc::new(events) }).await
     }
 
     /// [`start`](Self::start), then waits until the server is shut down, which without a handle is never.
@@ -142,7 +144,7 @@ impl<E, F> std::fmt::Debug for TcpServer<E, F> {
 
 struct TcpEndpoint<E, F> {
     framer: F,
-    events: E,
+    events: Arc<E>,
 }
 
 impl<E, F> Endpoint for TcpEndpoint<E, F>
@@ -150,13 +152,14 @@ where
     E: Events<Session, Bytes>,
     F: MessageFramer + Clone + Sync,
 {
-    async fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Shared) {
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let driver = Driver::register(&shared.hub, Role::Server, remote, FramedEncode(self.framer.clone()));
         if shared.is_stopping() {
             // Accepted just before the shutdown looked at the sessions.
             say_goodbye(driver.session());
         }
-        Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()).run(&self.events).await;
+        let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
+        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
     }
 
     async fn report(&self, error: &Error) {

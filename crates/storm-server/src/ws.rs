@@ -1,6 +1,7 @@
 //! The WebSocket server.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
 use storm_core::middleware::{Middleware, MiddlewareChain};
@@ -14,6 +15,7 @@ use crate::events::event_setters;
 use crate::handle::say_goodbye;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
+use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -203,7 +205,7 @@ impl<E: Events<WsSession, Message>> WsServer<E> {
             })?;
             rules.origins = Some(list);
         }
-        start(addrs, &options, middleware, WsEndpoint { ws, rules, events }).await
+        start(addrs, &options, middleware, WsEndpoint { ws, rules, events: Arc::new(events) }).await
     }
 
     /// [`start`](Self::start), then waits until the server is shut down, which without a handle is never.
@@ -229,16 +231,27 @@ impl<E> std::fmt::Debug for WsServer<E> {
 struct WsEndpoint<E> {
     ws: WsOptions,
     rules: Rules,
-    events: E,
+    events: Arc<E>,
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
-    async fn serve(&self, mut stream: Stream, remote: Option<SocketAddr>, shared: &Shared) {
-        // Boxed: the state of a handshake is not kept for the life of the connection.
-        let upgraded = Box::pin(handshake(&mut stream, remote, &self.rules, &self.ws, shared, self)).await;
-        let Some((agreed, early)) = upgraded else { return };
-        let (protocol, driver) = self.register(agreed, remote, shared);
-        Connection::new(stream, protocol, driver, early).run(&self.events).await;
+    fn serve(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        remote: Option<SocketAddr>,
+        shared: &Arc<Shared>,
+        slot: Slot,
+    ) {
+        let (endpoint, shared) = (self.clone(), shared.clone());
+        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
+        tokio::spawn(async move {
+            let upgraded =
+                handshake(&mut stream, remote, &endpoint.rules, &endpoint.ws, &shared, &*endpoint).await;
+            let Some((agreed, early)) = upgraded else { return };
+            let (protocol, driver) = endpoint.register(agreed, remote, &shared);
+            let connection = Connection::new(stream, protocol, driver, early);
+            tokio::spawn(slot.held_by(connection.run(endpoint.events.clone())));
+        });
     }
 
     async fn report(&self, error: &Error) {

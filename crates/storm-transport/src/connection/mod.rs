@@ -21,6 +21,7 @@ mod read;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -122,11 +123,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         clippy::manual_async_fn,
         reason = "an async fn keeps its arguments twice, and this one is large"
     )]
-    pub fn run<E: Events<P::Session, P::Message>>(
-        mut self,
-        events: &E,
-    ) -> impl Future<Output = DisconnectReason> + Send {
+    pub fn run<E, R>(mut self, events: R) -> impl Future<Output = DisconnectReason> + Send
+    where
+        E: Events<P::Session, P::Message>,
+        R: Deref<Target = E> + Send + Sync,
+    {
         async move {
+            let events = &*events;
             let seen = P::session(self.driver.session());
             if let Err(panic) = catch_unwind_of(self.live(events, &seen)).await {
                 self.end_after_panic();
