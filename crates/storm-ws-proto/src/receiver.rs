@@ -64,7 +64,8 @@ pub struct Receiver {
     role: Role,
     limits: Limits,
     phase: Phase,
-    open: Option<Assembler>,
+    /// Boxed: most messages come in one frame, and idle connections are many.
+    open: Option<Box<Assembler>>,
     inflater: Option<Box<Inflater>>,
 }
 
@@ -274,7 +275,7 @@ impl Receiver {
             _ => None,
         };
         if let Some(kind) = kind.filter(|_| head.rsv1 || !head.fin) {
-            self.open = Some(Assembler::new(kind, head.rsv1));
+            self.open = Some(Box::new(Assembler::new(kind, head.rsv1)));
         }
         if let Some(open) = self.open.as_mut().filter(|_| !head.opcode.is_control()) {
             open.count_frame();

@@ -77,7 +77,7 @@ pub struct Sender {
     /// `Some` in a client: RFC 6455 §5.3 wants a fresh key for each of its frames.
     masks: Option<Box<dyn MaskSource + Send>>,
     deflater: Option<Box<Deflater>>,
-    open: Option<OpenMessage>,
+    open: Option<Box<OpenMessage>>,
     closed: bool,
 }
 
@@ -225,8 +225,10 @@ impl Sender {
         }
         let begins = self.open.is_none();
         let compressed = compress && self.deflater.is_some();
-        let mut open =
-            self.open.take().unwrap_or(OpenMessage { kind, compressed, utf8: Utf8Check::default() });
+        let mut open = self
+            .open
+            .take()
+            .unwrap_or_else(|| Box::new(OpenMessage { kind, compressed, utf8: Utf8Check::default() }));
         let checked = open.check(kind, payload, fin);
         let compressed = open.compressed;
         if checked.is_err() || !fin {

@@ -78,7 +78,7 @@ impl Encode for WsEncode {
 
     fn twin(&self) -> Option<Box<dyn Encode>> {
         let stateless = self.sender.role() == Role::Server && !self.compresses;
-        stateless.then(|| Box::new(Self::new(Sender::server(), false)) as Box<dyn Encode>)
+        stateless.then(|| Box::new(PlainServer) as Box<dyn Encode>)
     }
 
     fn control(&mut self, control: Control, queue: &mut SendQueue) {
@@ -110,6 +110,20 @@ impl Encode for WsEncode {
 
     fn flush(&mut self, queue: &mut SendQueue) {
         self.put_pong(queue);
+    }
+}
+
+/// Encodes a server's messages without compression, which takes no state at all.
+struct PlainServer;
+
+impl Encode for PlainServer {
+    #[inline]
+    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        let (kind, data) = match message {
+            Message::Text(text) => (MessageKind::Text, text.into_bytes()),
+            Message::Binary(data) => (MessageKind::Binary, data),
+        };
+        Sender::server().message(kind, data, false, &mut QueueWire(queue)).map_err(send_error)
     }
 }
 

@@ -30,9 +30,15 @@ pub(super) struct Details {
     target: Box<str>,
     /// Microseconds.
     round_trip: AtomicU64,
+    /// What most sessions never have, or only at their end: boxed, since an idle session pays for every byte.
+    rare: Mutex<Option<Box<Rare>>>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
     /// The newest ping the user sent, until its pong is here.
-    ping: Mutex<Option<(Bytes, Instant)>>,
-    close_frame: Mutex<Option<CloseFrame>>,
+    ping: Option<(Bytes, Instant)>,
+    close_frame: Option<CloseFrame>,
 }
 
 impl Details {
@@ -41,13 +47,14 @@ impl Details {
             protocol: protocol.map(String::into_boxed_str),
             target: target.into_boxed_str(),
             round_trip: AtomicU64::new(NO_ROUND_TRIP),
-            ping: Mutex::new(None),
-            close_frame: Mutex::new(None),
+            rare: Mutex::new(None),
         }
     }
 
     pub(super) fn pong(&self, payload: &[u8], now: Instant) {
-        let sent = self.ping.lock().take_if(|(sent, _)| sent[..] == *payload);
+        let mut rare = self.rare.lock();
+        let sent = rare.as_mut().and_then(|rare| rare.ping.take_if(|(sent, _)| sent[..] == *payload));
+        drop(rare);
         if let Some((_, at)) = sent {
             self.measured(now.saturating_duration_since(at));
         }
@@ -59,7 +66,9 @@ impl Details {
     }
 
     pub(super) fn peer_closed(&self, frame: Option<CloseFrame>) {
-        *self.close_frame.lock() = frame;
+        if frame.is_some() {
+            self.rare.lock().get_or_insert_default().close_frame = frame;
+        }
     }
 }
 
@@ -97,7 +106,7 @@ impl WsSession {
 
     /// The close frame the peer has sent, if it has and if there was a code in it.
     pub fn close_frame(&self) -> Option<CloseFrame> {
-        self.details().close_frame.lock().clone()
+        self.details().rare.lock().as_ref()?.close_frame.clone()
     }
 
     /// Sends a ping; its answer sets [`round_trip`](Self::round_trip) if the payload (at most 125 bytes) comes back
@@ -114,7 +123,7 @@ impl WsSession {
             return Err(SendError::Closed(self.disconnect_reason()));
         }
         let now = tokio::time::Instant::now().into_std();
-        *self.details().ping.lock() = Some((payload.clone(), now));
+        self.details().rare.lock().get_or_insert_default().ping = Some((payload.clone(), now));
         if self.control(Control::Ping(payload)) { Ok(()) } else { Err(SendError::Full) }
     }
 
