@@ -430,10 +430,13 @@ async fn pings_of_ours_count_as_pending() {
     let _peer = Peer::connect(&server).await;
     let session = observed.connected().await;
     // Nothing is awaited in between, so nothing leaves.
-    for _ in 0..100 {
-        session.ping(vec![0; 125]).unwrap();
-    }
-    assert!(session.pending_send_bytes() >= 10_000, "{}", session.pending_send_bytes());
+    let refused = (0..100).find_map(|_| session.ping(vec![0; 125]).err());
+    assert!(matches!(refused, Some(SendError::Full)), "{refused:?}");
+    assert!(
+        (10_000..10_000 + 127).contains(&session.pending_send_bytes()),
+        "{}",
+        session.pending_send_bytes()
+    );
     assert!(session.is_backpressured());
     session.abort();
     observed.disconnected().await;

@@ -11,13 +11,15 @@ pub struct WsEncode {
     sender: Sender,
     /// The answer to the newest ping, until the next flush, of a peer that is behind with reading.
     pong: Option<Bytes>,
+    /// Pings answered in their place since the last flush; at most `PONGS_IN_PLACE`.
+    answered: u8,
     /// Messages are compressed, so each depends on what was sent before.
     compresses: bool,
 }
 
-/// A ping is answered in its place while less than this waits for the peer. Beyond it, which is a peer that pings and
-/// does not read, only the newest is (RFC 6455 §5.5.3), so that pings cannot fill our memory.
-const PONGS_IN_PLACE: usize = 16 * 1024;
+/// Pings are answered in their place up to this many between two flushes. Beyond it, which is a peer that pings and does
+/// not read, only the newest is (RFC 6455 §5.5.3), so that pings cannot fill our memory.
+const PONGS_IN_PLACE: u8 = 16;
 
 /// RFC 6455 §7.4.1: stands for a close frame without a code.
 const NO_STATUS: u16 = 1005;
@@ -25,7 +27,7 @@ const NO_STATUS: u16 = 1005;
 impl WsEncode {
     /// An encoder over `sender`, which compresses if `compresses`.
     pub const fn new(sender: Sender, compresses: bool) -> Self {
-        Self { sender, pong: None, compresses }
+        Self { sender, pong: None, answered: 0, compresses }
     }
 
     fn put(&mut self, message: Message, compress: bool, queue: &mut SendQueue) -> Result<(), SendError> {
@@ -85,7 +87,8 @@ impl Encode for WsEncode {
         // An error is a payload above 125 bytes, which our callers have checked, or a frame after the close frame,
         // which the outbox does not let through.
         let _ = match control {
-            Control::Pong(payload) if self.pong.is_none() && queue.len() < PONGS_IN_PLACE => {
+            Control::Pong(payload) if self.pong.is_none() && self.answered < PONGS_IN_PLACE => {
+                self.answered += 1;
                 self.sender.pong(&payload, &mut QueueWire(queue))
             }
             Control::Pong(payload) => {
@@ -109,6 +112,7 @@ impl Encode for WsEncode {
     }
 
     fn flush(&mut self, queue: &mut SendQueue) {
+        self.answered = 0;
         self.put_pong(queue);
     }
 }
@@ -194,7 +198,7 @@ mod tests {
             ping(&mut encoder, "again", &mut queue);
         }
         ping(&mut encoder, "newest", &mut queue);
-        assert!(queue.len() < PONGS_IN_PLACE + 127);
+        assert!(queue.len() <= usize::from(PONGS_IN_PLACE) * 127);
         encoder.flush(&mut queue);
         assert!(bytes(&mut queue).ends_with(b"\x8a\x06newest"));
     }
