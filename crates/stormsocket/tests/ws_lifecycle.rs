@@ -444,6 +444,34 @@ async fn pings_of_ours_count_as_pending() {
 }
 
 #[tokio::test]
+async fn a_session_found_by_its_id_has_the_websocket_verbs() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0").handler(handler).start().await.unwrap();
+    let _peer = Peer::connect(&server).await;
+    let session = observed.connected().await;
+    let found = server.sessions().get(session.id()).expect("it is connected");
+    let found = stormsocket::WsSession::of(&found).expect("it is a websocket session");
+    assert_eq!((found.id(), found.path()), (session.id(), session.path()));
+    found.abort();
+    observed.disconnected().await;
+    stop(server).await;
+
+    let tcp = stormsocket::TcpServer::bind("127.0.0.1:0")
+        .on_connected(|session| async move {
+            assert!(stormsocket::WsSession::of(&session).is_none());
+            session.send("plain").await
+        })
+        .start()
+        .await
+        .unwrap();
+    let mut peer = tokio::net::TcpStream::connect(tcp.local_addr().unwrap()).await.unwrap();
+    let mut said = [0; 5];
+    tokio::io::AsyncReadExt::read_exact(&mut peer, &mut said).await.unwrap();
+    assert_eq!(&said, b"plain");
+    tcp.shutdown(std::time::Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
 async fn pings_come_back_identical_and_only_if_wanted() {
     for auto_pong in [true, false] {
         let (handler, mut observed) = echo();

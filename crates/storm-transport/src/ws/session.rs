@@ -77,6 +77,22 @@ impl WsSession {
         Self(session)
     }
 
+    /// The WebSocket view of a session found by other means (by id, in a group); `None` if it is no WebSocket session.
+    ///
+    /// ```
+    /// use storm_core::Hub;
+    /// use storm_transport::ws::WsSession;
+    ///
+    /// fn ping_everyone(hub: &Hub) {
+    ///     for session in hub.sessions().iter().filter_map(|session| WsSession::of(&session)) {
+    ///         let _full_or_closed = session.ping("");
+    ///     }
+    /// }
+    /// ```
+    pub fn of(session: &Session) -> Option<Self> {
+        session.attachment::<Details>().is_some().then(|| Self(session.clone()))
+    }
+
     fn details(&self) -> &Details {
         self.0.attachment().expect("every websocket session is made with its details")
     }
