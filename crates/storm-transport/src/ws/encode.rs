@@ -31,11 +31,7 @@ impl WsEncode {
     }
 
     fn put(&mut self, message: Message, compress: bool, queue: &mut SendQueue) -> Result<(), SendError> {
-        let (kind, data) = match message {
-            Message::Text(text) => (MessageKind::Text, text.into_bytes()),
-            Message::Binary(data) => (MessageKind::Binary, data),
-        };
-        self.sender.message(kind, data, compress, &mut QueueWire(queue)).map_err(send_error)
+        put_message(&mut self.sender, message, compress, queue)
     }
 
     fn put_pong(&mut self, queue: &mut SendQueue) {
@@ -123,12 +119,22 @@ struct PlainServer;
 impl Encode for PlainServer {
     #[inline]
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
-        let (kind, data) = match message {
-            Message::Text(text) => (MessageKind::Text, text.into_bytes()),
-            Message::Binary(data) => (MessageKind::Binary, data),
-        };
-        Sender::server().message(kind, data, false, &mut QueueWire(queue)).map_err(send_error)
+        put_message(&mut Sender::server(), message, false, queue)
     }
+}
+
+#[inline]
+fn put_message(
+    sender: &mut Sender,
+    message: Message,
+    compress: bool,
+    queue: &mut SendQueue,
+) -> Result<(), SendError> {
+    let (kind, data) = match message {
+        Message::Text(text) => (MessageKind::Text, text.into_bytes()),
+        Message::Binary(data) => (MessageKind::Binary, data),
+    };
+    sender.message(kind, data, compress, &mut QueueWire(queue)).map_err(send_error)
 }
 
 fn send_error(error: storm_ws_proto::SendError) -> SendError {
