@@ -15,7 +15,7 @@ const ALLOCATIONS: f64 = 0.01;
 
 const HEADER: &str = "\
 # Instructions and allocations per message. `check` fails 3 % above; after a change that is worth its cost, or to keep a
-# gain, write them anew: cargo run --release -p stormsocket-guard -- check --write
+# gain, write them anew: .ci/guard --write
 # x86_64, the toolchain of `rust-version`, valgrind 3.19 or later.
 ";
 
@@ -48,9 +48,9 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fits => Ok(()),
-            Self::Slack => f.write_str("  the bound can be lowered: check --write"),
+            Self::Slack => f.write_str("  the bound can be lowered: .ci/guard --write"),
             Self::TooMany(what) => write!(f, "  TOO MANY {what}"),
-            Self::Unbound => f.write_str("  NO BOUND: check --write"),
+            Self::Unbound => f.write_str("  NO BOUND: .ci/guard --write"),
         }
     }
 }
