@@ -13,7 +13,7 @@ use storm_core::{
 };
 use storm_transport::ws::upgrade::{UpgradeError, read_response};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
-use storm_transport::{ConnectAddr, Connection, Stream, connect};
+use storm_transport::{ConnectAddr, Connection, Stream};
 use storm_ws_proto::handshake::{ClientRequest, RequestError};
 use storm_ws_proto::http::Uri;
 use tokio::io::AsyncWriteExt;
@@ -266,7 +266,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let hook = catch_unwind_of(async { before_connect(attempt, request).await });
             request = hook.await.map_err(ConnectError::Panic)??;
         }
-        let (mut stream, remote) = connect(&self.addr, &shared.options.socket).await?;
+        let (mut stream, remote) = shared.options.dialer().dial(&self.addr).await?;
         let (bytes, handshake) = request.encode(rand::random(), self.ws.head_limits);
         stream.write_all(&bytes).await?;
         stream.flush().await?;

@@ -29,7 +29,7 @@ pub mod stream;
 #[cfg(feature = "ws")]
 pub mod ws;
 
-pub use connect::{ConnectAddr, connect};
+pub use connect::{ConnectAddr, Dialer};
 pub use connection::Connection;
 pub use framed::{Framed, FramedEncode};
 pub use listener::{BindAddr, Listener};

@@ -22,11 +22,16 @@ mod stats;
 mod terminal;
 mod ticker;
 
+use std::io;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stormsocket::{BoxError, HeartbeatOptions, Limits, ServerHandle, SlowConsumerPolicy, WsServer};
+use stormsocket::{
+    BoxError, HeartbeatOptions, Limits, ServerHandle, ShutdownReport, SlowConsumerPolicy, WsServer,
+    shutdown_signal,
+};
 use tokio::sync::mpsc;
 
 use crate::admin::Token;
@@ -78,6 +83,13 @@ async fn run() -> Result<(), BoxError> {
     });
     let server = start(&address, &app).await?;
 
+    let mut signal = pin!(shutdown_signal());
+    // With its first poll signals no longer kill: before anyone is told that the server is there to be stopped.
+    tokio::select! {
+        biased;
+        asked = &mut signal => asked?,
+        () = std::future::ready(()) => {}
+    }
     let at = server.local_addr().map_or(address, |address| address.to_string());
     printer.print(format!("WebSocket server listening on {at}"));
     if let Some(token) = new_token {
@@ -86,7 +98,7 @@ async fn run() -> Result<(), BoxError> {
     printer.print("/help lists the commands of this console");
 
     let ticking = tokio::spawn(ticker::tick(app, server.hub().clone()));
-    until_told_to_stop(&server, &printer).await?;
+    until_told_to_stop(&server, &printer, signal).await?;
     stop(&server, &printer).await?;
     ticking.abort();
     printer.flush();
@@ -110,13 +122,16 @@ async fn start(address: &str, app: &Arc<App>) -> Result<ServerHandle, stormsocke
 }
 
 /// Serves the console until it says stop, or a signal does. The end of the input ends only the console.
-async fn until_told_to_stop(server: &ServerHandle, printer: &Printer) -> Result<(), BoxError> {
+async fn until_told_to_stop(
+    server: &ServerHandle,
+    printer: &Printer,
+    mut signal: Pin<&mut impl Future<Output = io::Result<()>>>,
+) -> Result<(), BoxError> {
     let mut typed = terminal::read_lines();
-    let mut interrupted = std::pin::pin!(interrupted());
     loop {
         let line = tokio::select! {
             line = next_line(&mut typed, printer) => line,
-            signal = &mut interrupted => return Ok(signal?),
+            signal = signal.as_mut() => return Ok(signal?),
         };
         let reply = match line {
             Ok(line) => console::run(server.hub(), &line).await,
@@ -150,28 +165,14 @@ async fn stop(server: &ServerHandle, printer: &Printer) -> Result<(), BoxError> 
     printer.print(format!("stopping: {sessions} sessions have {} s", DRAIN.as_secs()));
     let report = tokio::select! {
         report = server.shutdown(DRAIN) => report,
-        signal = interrupted() => {
+        signal = shutdown_signal() => {
             signal?;
             server.shutdown(Duration::ZERO).await
         }
     };
+    let ShutdownReport { closed, aborted, lost, refused, unfinished, .. } = report;
     printer.print(format!(
-        "stopped: {} closed, {} aborted, {} unfinished",
-        report.closed, report.aborted, report.unfinished
+        "stopped: {closed} closed, {aborted} aborted, {lost} lost, {refused} refused, {unfinished} unfinished"
     ));
     Ok(())
-}
-
-/// Completes with the next Ctrl-C, or where there is one, SIGTERM.
-async fn interrupted() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            signal = tokio::signal::ctrl_c() => signal,
-            _ = terminated.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

@@ -401,7 +401,7 @@ async fn stopping_lets_leave_what_is_queued() {
     server.type_in("/broadcast the last word").await;
     server.type_in("/stop").await;
     server.says("stopping: 1 sessions have 10 s").await;
-    server.says("stopped: 1 closed, 0 aborted, 0 unfinished").await;
+    server.says("stopped: 1 closed, 0 aborted, 0 lost, 0 refused, 0 unfinished").await;
     soon(session.closed()).await;
     assert_eq!(close_frame(&session).0, 1001);
     let mut ann = ann;
