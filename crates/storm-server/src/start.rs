@@ -7,7 +7,7 @@ use storm_core::middleware::MiddlewareChain;
 use storm_transport::{BindAddr, Listener};
 use tokio::sync::watch;
 
-use crate::accept::{Endpoint, Shared, accept_loop};
+use crate::accept::{Endpoint, Phase, Shared, accept_loop};
 use crate::slots::Slots;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -31,7 +31,7 @@ pub(crate) async fn start<E: Endpoint>(
         hub: Hub::new(options.session.clone(), middleware)?,
         slots: Slots::new(options.max_connections),
         handshake_timeout: options.handshake_timeout,
-        stopping: watch::channel(false).0,
+        phase: watch::channel(Phase::Running).0,
     });
     let endpoint = Arc::new(endpoint);
     let listening = Slots::new(None);

@@ -15,7 +15,6 @@ use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::accept::{Endpoint, Shared};
 use crate::events::event_setters;
-use crate::handle::say_goodbye;
 use crate::options::option_setters;
 use crate::slots::Slot;
 use crate::start::start;
@@ -154,10 +153,7 @@ where
 {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let driver = Driver::register(&shared.hub, Role::Server, remote, FramedEncode(self.framer.clone()));
-        if shared.is_stopping() {
-            // Accepted just before the shutdown looked at the sessions.
-            say_goodbye(driver.session());
-        }
+        shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
         tokio::spawn(slot.held_by(connection.run(self.events.clone())));
     }

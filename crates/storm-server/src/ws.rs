@@ -12,7 +12,6 @@ use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::accept::{Endpoint, Shared};
 use crate::events::event_setters;
-use crate::handle::say_goodbye;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
 use crate::slots::Slot;
@@ -267,10 +266,7 @@ impl<E> WsEndpoint<E> {
         shared: &Shared,
     ) -> (WsProtocol, storm_core::driver::Driver) {
         let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, remote, agreed, &self.ws);
-        if shared.is_stopping() {
-            // Upgraded just before the shutdown looked at the sessions.
-            say_goodbye(driver.session());
-        }
+        shared.admit(driver.session());
         (protocol, driver)
     }
 }

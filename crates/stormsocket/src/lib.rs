@@ -13,6 +13,8 @@ pub use storm_core::{
 #[cfg(feature = "codec")]
 pub use storm_framing::CodecFramer;
 pub use storm_framing::{DelimiterFramer, FramingError, LengthPrefixFramer, MessageFramer, RawFramer, Wire};
+#[cfg(all(feature = "server", feature = "signal"))]
+pub use storm_server::shutdown_signal;
 #[cfg(all(feature = "server", feature = "ws"))]
 pub use storm_server::{
     Accept, AnswerError, HeaderMap, HttpRequest, HttpResponse, Reject, StatusCode, UpgradeRequest, WsServer,
