@@ -21,6 +21,8 @@ pub use storm_server::{
 };
 #[cfg(feature = "server")]
 pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
+#[cfg(feature = "testing")]
+pub use storm_testing as testing;
 #[cfg(feature = "client")]
 pub use storm_transport::connect::{AddressesFailed, Proxy, ProxyError, Resolver};
 #[cfg(feature = "ws")]
