@@ -30,8 +30,13 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
-    #[cfg_attr(not(feature = "ws"), expect(dead_code, reason = "plain TCP has no handshake"))]
+    #[cfg_attr(
+        not(any(feature = "ws", feature = "tls")),
+        expect(dead_code, reason = "plain TCP has no handshake")
+    )]
     pub(crate) handshake_timeout: Option<Duration>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
     /// Becomes true, once, when the server stops.
     pub(crate) stopping: watch::Sender<bool>,
 }
@@ -170,6 +175,8 @@ mod tests {
             hub: hub.clone(),
             slots: Slots::new(None),
             handshake_timeout: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             stopping: watch::channel(false).0,
         });
         let endpoint = Arc::new(Reports::default());

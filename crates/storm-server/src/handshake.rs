@@ -1,4 +1,4 @@
-//! From an accepted stream to an upgraded one, or to an answer that refuses it.
+//! From an accepted stream (and after TLS, if there is any) to an upgraded one, or to an answer that refuses it.
 //!
 //! ```text
 //!  request head ── plain GET ──> on_http ──> answer, end
@@ -6,7 +6,7 @@
 //!       └──> origin ──> on_upgrade ──> 101 ──> session          any refusal: answer, end
 //! ```
 //!
-//! All of it within one budget. Not here: what a request must look like (`storm-ws-proto`).
+//! Not here: the time it may take (`budget`), what a request must look like (`storm-ws-proto`).
 
 use std::fmt;
 use std::io;
@@ -14,11 +14,10 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::BytesMut;
 use storm_core::isolation::catch_unwind_of;
-use storm_core::{ConfigError, Error, ErrorKind};
+use storm_core::{ConfigError, Error, ErrorKind, Peer};
 use storm_transport::Stream;
 use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
 use storm_transport::ws::{Agreed, WsOptions};
@@ -63,13 +62,19 @@ impl Rules {
 #[derive(Debug, Clone)]
 pub struct UpgradeRequest {
     upgrade: Arc<Upgrade>,
-    remote_addr: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl UpgradeRequest {
     /// The peer's address; `None` for a unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.remote_addr
+        self.peer.addr
+    }
+
+    /// What TLS agreed on, with the peer's certificates; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&storm_core::TlsInfo> {
+        self.peer.tls.as_deref()
     }
 }
 
@@ -85,13 +90,19 @@ impl Deref for UpgradeRequest {
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
     request: Request,
-    remote_addr: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl HttpRequest {
     /// The peer's address; `None` for a unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.remote_addr
+        self.peer.addr
+    }
+
+    /// What TLS agreed on, with the peer's certificates; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&storm_core::TlsInfo> {
+        self.peer.tls.as_deref()
     }
 }
 
@@ -103,80 +114,55 @@ impl Deref for HttpRequest {
     }
 }
 
-/// Performs the handshake within its budget: what was agreed, and the bytes that came behind the request.
+/// Performs the handshake: what was agreed, and the bytes that came behind the request; `None` if nothing was.
 pub(crate) async fn handshake<E: Endpoint>(
     stream: &mut Stream,
-    remote: Option<SocketAddr>,
+    peer: &Peer,
     rules: &Rules,
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
-) -> Option<(Agreed, BytesMut)> {
-    let began = Instant::now();
-    let attempt = async {
-        let mut buffer = BytesMut::new();
-        let request = tokio::select! {
-            request = read_request(stream, &mut buffer, options.head_limits) => request,
-            // Who has not asked yet is owed no answer, and holds up no shutdown.
-            () = shared.stopped() => return Ok(None),
-        };
-        let answer = match request {
-            Ok(request) => decide(request, remote, rules, options, shared, endpoint).await,
-            Err(UpgradeError::Head(error)) => Err(error.reject()),
-            Err(_) => return Ok(None),
-        };
-        match answer {
-            Ok((response, agreed)) => {
-                stream.write_all(&response).await?;
-                stream.flush().await?;
-                shared.hub.record_handshake(began.elapsed());
-                Ok(Some((agreed, buffer)))
-            }
-            Err(refusal) => {
-                refuse(stream, &refusal.to_bytes()).await?;
-                tokio::select! {
-                    biased;
-                    lingered = linger(stream) => lingered?,
-                    () = shared.stopped() => {}
-                }
-                Ok(None)
-            }
-        }
+) -> io::Result<Option<(Agreed, BytesMut)>> {
+    let mut buffer = BytesMut::new();
+    let request = tokio::select! {
+        request = read_request(stream, &mut buffer, options.head_limits) => request,
+        // Who has not asked yet is owed no answer, and holds up no shutdown.
+        () = shared.stopped() => return Ok(None),
     };
-    let attempt = async { attempt.await.unwrap_or_else(|_: io::Error| None) };
-    tokio::select! {
-        upgraded = attempt => {
-            if upgraded.is_none() {
-                shared.hub.count_handshake_failure(false);
+    let answer = match request {
+        Ok(request) => decide(request, peer, rules, options, shared, endpoint).await,
+        Err(UpgradeError::Head(error)) => Err(error.reject()),
+        Err(_) => return Ok(None),
+    };
+    match answer {
+        Ok((response, agreed)) => {
+            stream.write_all(&response).await?;
+            stream.flush().await?;
+            Ok(Some((agreed, buffer)))
+        }
+        Err(refusal) => {
+            refuse(stream, &refusal.to_bytes()).await?;
+            tokio::select! {
+                biased;
+                lingered = linger(stream) => lingered?,
+                () = shared.stopped() => {}
             }
-            upgraded
+            Ok(None)
         }
-        () = expiry(shared) => {
-            shared.hub.count_handshake_failure(true);
-            None
-        }
-    }
-}
-
-/// Completes when the budget is used up.
-async fn expiry(shared: &Shared) {
-    match shared.handshake_timeout {
-        Some(budget) => tokio::time::sleep(budget).await,
-        None => std::future::pending().await,
     }
 }
 
 /// The 101 and what it agrees on, or the final answer.
 async fn decide<E: Endpoint>(
     request: Request,
-    remote_addr: Option<SocketAddr>,
+    peer: &Peer,
     rules: &Rules,
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
 ) -> Result<(bytes::Bytes, Agreed), Reject> {
     if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
-        let hook = async { on_http(HttpRequest { request, remote_addr }).await };
+        let hook = async { on_http(HttpRequest { request, peer: peer.clone() }).await };
         return Err(isolated(hook, shared, endpoint).await?);
     }
     let upgrade = request.upgrade().map_err(|error| error.reject())?;
@@ -189,7 +175,7 @@ async fn decide<E: Endpoint>(
     let upgrade = Arc::new(upgrade);
     let accept = match &rules.on_upgrade {
         Some(on_upgrade) => {
-            let request = UpgradeRequest { upgrade: upgrade.clone(), remote_addr };
+            let request = UpgradeRequest { upgrade: upgrade.clone(), peer: peer.clone() };
             isolated(async { on_upgrade(request).await }, shared, endpoint).await??
         }
         None => {
