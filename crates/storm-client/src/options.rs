@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use storm_core::{ConfigError, SessionOptions};
 use storm_transport::SocketOptions;
+use storm_transport::connect::{Dialer, Resolver};
 
 /// Options of a client. Each has a setter of the same name here and on the client's builder.
 ///
@@ -23,6 +24,13 @@ use storm_transport::SocketOptions;
 pub struct ClientOptions {
     /// One budget for an attempt to connect, from the name lookup on. Default 10 s.
     pub connect_timeout: Duration,
+    /// How long an attempt to one address of a name may take before the next one is tried beside it (RFC 8305, Happy
+    /// Eyeballs: families take turns, the first connection wins). Default 250 ms; from 10 ms to 2 s. Short: more
+    /// connections are begun than are needed. Long: a dead address delays the connection by that. `None` waits until the
+    /// attempt has failed, which may use up the budget.
+    pub connection_attempt_delay: Option<Duration>,
+    /// Who looks up names. Default: the system.
+    pub resolver: Resolver,
     /// Whether and how lost connections are replaced. Default `None`: they are not.
     pub reconnect: Option<ReconnectOptions>,
     /// Speaks TLS. Default `None`: none; `wss://` URIs do in any case, with
@@ -74,6 +82,8 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
+            connection_attempt_delay: Some(Duration::from_millis(250)),
+            resolver: Resolver::default(),
             reconnect: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -88,6 +98,14 @@ impl ClientOptions {
         if self.connect_timeout.is_zero() {
             return Err(ConfigError::new("connect_timeout", "must be longer than zero"));
         }
+        // RFC 8305 §8.
+        let range = Duration::from_millis(10)..=Duration::from_secs(2);
+        if self.connection_attempt_delay.is_some_and(|delay| !range.contains(&delay)) {
+            return Err(ConfigError::new(
+                "connection_attempt_delay",
+                "must be from 10 ms to 2 s; None tries one address after the other",
+            ));
+        }
         if self.reconnect.as_ref().is_some_and(|reconnect| reconnect.max_attempts == Some(0)) {
             return Err(ConfigError::new("max_attempts", "must be at least 1; None removes the limit"));
         }
@@ -98,6 +116,15 @@ impl ClientOptions {
         self.socket.validate()?;
         self.session.validate()
     }
+
+    /// What opens the streams of connections.
+    pub(crate) fn dialer(&self) -> Dialer<'_> {
+        Dialer {
+            socket: &self.socket,
+            resolver: &self.resolver,
+            attempt_delay: self.connection_attempt_delay,
+        }
+    }
 }
 
 /// Setters for every option, on whatever has them at `$options`.
@@ -106,6 +133,23 @@ macro_rules! option_setters {
         /// Sets [`ClientOptions::connect_timeout`](crate::ClientOptions::connect_timeout).
         pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($options.)?connect_timeout = timeout;
+            self
+        }
+
+        /// Sets [`ClientOptions::connection_attempt_delay`](crate::ClientOptions::connection_attempt_delay).
+        pub fn connection_attempt_delay(mut self, delay: impl Into<Option<std::time::Duration>>) -> Self {
+            self.$($options.)?connection_attempt_delay = delay.into();
+            self
+        }
+
+        /// Sets [`ClientOptions::resolver`](crate::ClientOptions::resolver) to an async function of host and port that
+        /// says addresses.
+        pub fn resolver<R, Fut>(mut self, resolve: R) -> Self
+        where
+            R: Fn(String, u16) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = std::io::Result<Vec<std::net::SocketAddr>>> + Send + 'static,
+        {
+            self.$($options.)?resolver = storm_transport::connect::Resolver::new(resolve);
             self
         }
 
@@ -181,7 +225,9 @@ pub enum ConnectError {
     /// The budget was used up.
     #[error("not connected within {0:?}")]
     TimedOut(Duration),
-    /// The name did not resolve, or no address of it took the connection.
+    /// The name did not resolve, or no address of it took the connection: [`AddressesFailed`] has the error of each.
+    ///
+    /// [`AddressesFailed`]: storm_transport::connect::AddressesFailed
     #[error("the connection could not be opened")]
     Io(#[source] io::Error),
     /// A certificate, its key or roots of ours cannot be used. Nothing was opened.

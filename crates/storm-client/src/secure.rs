@@ -4,7 +4,7 @@
 //! here: the handshake itself (`storm_transport::tls`), the time it may take (`supervise`).
 
 use storm_core::Peer;
-use storm_transport::tls::{ClientTlsOptions, HandshakeFailure, TlsConfigError, TlsConnector};
+use storm_transport::tls::{ClientTlsOptions, TlsConfigError, TlsConnector, TlsFailure};
 use storm_transport::{ConnectAddr, Stream};
 
 use crate::ConnectError;
@@ -43,8 +43,8 @@ pub(crate) async fn secure(
             peer.tls = Some(info);
             Ok((stream, peer))
         }
-        Err(HandshakeFailure::Tls(error, _)) => Err(ConnectError::Tls(error)),
-        Err(HandshakeFailure::Io(error)) => Err(ConnectError::Io(error)),
+        Err(TlsFailure::Tls(error, _)) => Err(ConnectError::Tls(error)),
+        Err(TlsFailure::Io(error)) => Err(ConnectError::Io(error)),
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::InvalidData).into()),
     }
 }

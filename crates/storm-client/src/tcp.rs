@@ -13,7 +13,7 @@ use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Peer,
 use storm_framing::{MessageFramer, RawFramer};
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
-use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream, connect};
+use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
 use tokio::sync::watch;
 
 use crate::events::event_setters;
@@ -183,7 +183,7 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = connect(&self.addr, &shared.options.socket).await?;
+        let (stream, remote) = shared.options.dialer().dial(&self.addr).await?;
         let peer = Peer::from(remote);
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;

@@ -15,7 +15,7 @@ use storm_core::{
 use storm_transport::tls::TlsConnector;
 use storm_transport::ws::upgrade::{UpgradeError, read_response};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
-use storm_transport::{ConnectAddr, Connection, Stream, connect};
+use storm_transport::{ConnectAddr, Connection, Stream};
 use storm_ws_proto::handshake::{ClientRequest, RequestError};
 use storm_ws_proto::http::Uri;
 use tokio::io::AsyncWriteExt;
@@ -287,7 +287,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let hook = catch_unwind_of(async { before_connect(attempt, request).await });
             request = hook.await.map_err(ConnectError::Panic)??;
         }
-        let (stream, remote) = connect(&self.addr, &shared.options.socket).await?;
+        let (stream, remote) = shared.options.dialer().dial(&self.addr).await?;
         let peer = Peer::from(remote);
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;

@@ -8,6 +8,7 @@ use std::task::Waker;
 use parking_lot::MutexGuard;
 
 use crate::cork;
+use crate::metrics::Ending;
 use crate::outbox::{Encode, Outbox, Phase, SendQueue};
 use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session};
 
@@ -128,11 +129,15 @@ impl Driver {
         add(&self.session.0.messages_received, messages);
     }
 
-    /// The transport is gone, for `reason` unless another was there first: sends fail, closers are woken.
-    pub fn transport_gone(&mut self, reason: DisconnectReason) -> DisconnectReason {
+    /// The transport is gone, for `reason` unless another was there first: sends fail, closers are woken. Only the
+    /// first call counts `ending`.
+    pub fn transport_gone(&mut self, reason: DisconnectReason, ending: Ending) -> DisconnectReason {
         self.session.0.reason.set(reason);
         self.session.0.state.advance(ConnectionState::Closed);
-        self.outbox().finish();
+        let is_news = self.outbox().finish();
+        if is_news {
+            self.session.0.hub.count_ending(ending);
+        }
         self.session.disconnect_reason().unwrap_or(reason)
     }
 }
@@ -146,7 +151,7 @@ impl std::fmt::Debug for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // Reached without `transport_gone` only when the runtime drops the task.
-        self.transport_gone(DisconnectReason::Aborted);
+        self.transport_gone(DisconnectReason::Aborted, Ending::Cut);
         self.session.0.hub.leave(&self.session);
     }
 }

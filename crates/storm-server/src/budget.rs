@@ -2,24 +2,31 @@
 
 use std::time::Instant;
 
-use crate::accept::Shared;
+use storm_core::metrics::HandshakeFailure;
 
-/// Runs the handshakes of one connection within their budget, and counts how they end. `None` if there is to be no session.
+use crate::accept::{Phase, Shared};
+
+/// Runs the handshakes of one connection within their budget, and counts how they end: an answered HTTP request is
+/// `Err(None)`. `None` if there is to be no session.
 pub(crate) async fn within_budget<T>(
     shared: &Shared,
-    handshakes: impl Future<Output = Option<T>>,
+    handshakes: impl Future<Output = Result<T, Option<HandshakeFailure>>>,
 ) -> Option<T> {
     let began = Instant::now();
-    tokio::select! {
-        done = handshakes => {
-            match &done {
-                Some(_) => shared.hub.record_handshake(began.elapsed()),
-                None => shared.hub.count_handshake_failure(false),
-            }
-            done
+    let done = tokio::select! {
+        done = handshakes => done,
+        () = expiry(shared) => Err(Some(HandshakeFailure::Timeout)),
+        () = shared.reached(Phase::Cutting) => Err(Some(HandshakeFailure::Stopping)),
+    };
+    match done {
+        Ok(done) => {
+            shared.hub.record_handshake(began.elapsed());
+            Some(done)
         }
-        () = expiry(shared) => {
-            shared.hub.count_handshake_failure(true);
+        Err(failure) => {
+            if let Some(failure) = failure {
+                shared.hub.count_handshake_failure(failure);
+            }
             None
         }
     }

@@ -6,7 +6,8 @@
 //!       └──> origin ──> on_upgrade ──> 101 ──> session          any refusal: answer, end
 //! ```
 //!
-//! Not here: the time it may take (`budget`), what a request must look like (`storm-ws-proto`).
+//! From the moment the server stops there is one answer to upgrades, 503, whatever they were waiting for; plain HTTP is
+//! answered as ever. Not here: the time it may take (`budget`), what a request must look like (`storm-ws-proto`).
 
 use std::fmt;
 use std::io;
@@ -14,9 +15,11 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use storm_core::isolation::catch_unwind_of;
+use storm_core::metrics::HandshakeFailure;
 use storm_core::{ConfigError, Error, ErrorKind, Peer};
 use storm_transport::Stream;
 use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
@@ -25,7 +28,7 @@ use storm_ws_proto::handshake::{Accept, OriginList, Reject, Request, Upgrade};
 use storm_ws_proto::http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
-use crate::accept::{Endpoint, Shared, report};
+use crate::accept::{Endpoint, Phase, Shared, report};
 
 /// Any HTTP answer that ends the connection; the same type as [`Reject`].
 pub type HttpResponse = Reject;
@@ -114,7 +117,27 @@ impl Deref for HttpRequest {
     }
 }
 
-/// Performs the handshake: what was agreed, and the bytes that came behind the request; `None` if nothing was.
+/// A final answer, and what it counts as if not as an answered HTTP request.
+struct Refusal {
+    answer: Reject,
+    failure: Option<HandshakeFailure>,
+}
+
+impl Refusal {
+    fn new(failure: HandshakeFailure, answer: impl Into<Reject>) -> Self {
+        Self { answer: answer.into(), failure: Some(failure) }
+    }
+
+    fn stopping() -> Self {
+        Self::new(HandshakeFailure::Stopping, Reject::new(StatusCode::SERVICE_UNAVAILABLE))
+    }
+}
+
+/// How long a peer that was refused may take to end its side while the server stops.
+const LAST_LINGER: Duration = Duration::from_secs(1);
+
+/// Performs the handshake: what was agreed, and the bytes that came behind the request; or what it counts as that there is no
+/// session to be.
 pub(crate) async fn handshake<E: Endpoint>(
     stream: &mut Stream,
     peer: &Peer,
@@ -122,34 +145,47 @@ pub(crate) async fn handshake<E: Endpoint>(
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
-) -> io::Result<Option<(Agreed, BytesMut)>> {
+) -> Result<(Agreed, BytesMut), Option<HandshakeFailure>> {
     let mut buffer = BytesMut::new();
     let request = tokio::select! {
-        request = read_request(stream, &mut buffer, options.head_limits) => request,
-        // Who has not asked yet is owed no answer, and holds up no shutdown.
-        () = shared.stopped() => return Ok(None),
+        biased;
+        request = read_request(stream, &mut buffer, options.head_limits) => Some(request),
+        () = shared.reached(Phase::Stopping) => None,
     };
     let answer = match request {
-        Ok(request) => decide(request, peer, rules, options, shared, endpoint).await,
-        Err(UpgradeError::Head(error)) => Err(error.reject()),
-        Err(_) => return Ok(None),
-    };
-    match answer {
-        Ok((response, agreed)) => {
-            stream.write_all(&response).await?;
-            stream.flush().await?;
-            Ok(Some((agreed, buffer)))
+        Some(Ok(request)) => decide(request, peer, rules, options, shared, endpoint).await,
+        Some(Err(UpgradeError::Head(error))) => {
+            Err(Refusal::new(HandshakeFailure::Malformed, error.reject()))
         }
-        Err(refusal) => {
-            refuse(stream, &refusal.to_bytes()).await?;
-            tokio::select! {
-                biased;
-                lingered = linger(stream) => lingered?,
-                () = shared.stopped() => {}
-            }
-            Ok(None)
+        Some(Err(_)) => return Err(Some(HandshakeFailure::Disconnected)),
+        // What was about to be asked has its answer.
+        None => Err(Refusal::stopping()),
+    };
+    let Refusal { answer, failure } = match answer {
+        Ok((response, agreed)) => {
+            send(stream, &response).await.map_err(|_| Some(HandshakeFailure::Disconnected))?;
+            return Ok((agreed, buffer));
+        }
+        Err(refusal) => refusal,
+    };
+    // The answer counts, whether the peer stays to read it or not.
+    if refuse(stream, &answer.to_bytes()).await.is_ok() {
+        let stopped = async {
+            shared.reached(Phase::Stopping).await;
+            tokio::time::sleep(LAST_LINGER).await;
+        };
+        tokio::select! {
+            biased;
+            _ = linger(stream) => {}
+            () = stopped => {}
         }
     }
+    Err(failure)
+}
+
+async fn send(stream: &mut Stream, response: &[u8]) -> io::Result<()> {
+    stream.write_all(response).await?;
+    stream.flush().await
 }
 
 /// The 101 and what it agrees on, or the final answer.
@@ -160,29 +196,38 @@ async fn decide<E: Endpoint>(
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
-) -> Result<(bytes::Bytes, Agreed), Reject> {
+) -> Result<(bytes::Bytes, Agreed), Refusal> {
     if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
         let hook = async { on_http(HttpRequest { request, peer: peer.clone() }).await };
-        return Err(isolated(hook, shared, endpoint).await?);
+        let answer = isolated(hook, shared, endpoint).await?;
+        return Err(Refusal { answer, failure: None });
     }
-    let upgrade = request.upgrade().map_err(|error| error.reject())?;
-    if shared.is_stopping() {
-        return Err(Reject::new(StatusCode::SERVICE_UNAVAILABLE));
-    }
+    let upgrade =
+        request.upgrade().map_err(|error| Refusal::new(HandshakeFailure::Malformed, error.reject()))?;
     if let Some(origins) = &rules.origins {
-        upgrade.check_origin(origins).map_err(|error| error.reject())?;
+        upgrade
+            .check_origin(origins)
+            .map_err(|error| Refusal::new(HandshakeFailure::Origin, error.reject()))?;
     }
     let upgrade = Arc::new(upgrade);
     let accept = match &rules.on_upgrade {
         Some(on_upgrade) => {
             let request = UpgradeRequest { upgrade: upgrade.clone(), peer: peer.clone() };
-            isolated(async { on_upgrade(request).await }, shared, endpoint).await??
+            let decided = tokio::select! {
+                biased;
+                decided = isolated(async { on_upgrade(request).await }, shared, endpoint) => decided?,
+                () = shared.reached(Phase::Stopping) => return Err(Refusal::stopping()),
+            };
+            decided.map_err(|answer| Refusal::new(HandshakeFailure::Rejected, answer))?
         }
         None => {
             let chosen = rules.protocols.iter().find(|protocol| upgrade.protocols().contains(protocol));
             chosen.map_or_else(Accept::new, |protocol| Accept::new().protocol(protocol))
         }
     };
+    if shared.is_stopping() {
+        return Err(Refusal::stopping());
+    }
     #[cfg(feature = "deflate")]
     let accept = match options.deflate {
         Some(deflate) => accept.deflate(deflate),
@@ -195,7 +240,7 @@ async fn decide<E: Endpoint>(
         Err(error) => {
             // The hook chose what was not offered: the application's mistake, not the peer's.
             report(endpoint, &shared.hub, &Error::new(ErrorKind::Handshake, error.clone())).await;
-            return Err(error.into());
+            return Err(Refusal::new(HandshakeFailure::HookFailed, error));
         }
     };
     let mut agreed = Agreed::default();
@@ -216,12 +261,13 @@ async fn isolated<T, E: Endpoint>(
     hook: impl Future<Output = T>,
     shared: &Shared,
     endpoint: &E,
-) -> Result<T, Reject> {
+) -> Result<T, Refusal> {
     match catch_unwind_of(hook).await {
         Ok(output) => Ok(output),
         Err(panic) => {
             report(endpoint, &shared.hub, &Error::new(ErrorKind::Panic, panic)).await;
-            Err(Reject::new(StatusCode::INTERNAL_SERVER_ERROR))
+            let answer = Reject::new(StatusCode::INTERNAL_SERVER_ERROR);
+            Err(Refusal::new(HandshakeFailure::HookFailed, answer))
         }
     }
 }

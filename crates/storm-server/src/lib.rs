@@ -7,6 +7,9 @@
 //!  ServerHandle ── shutdown(deadline) ──> stop accepting, close all, wait, abort, report
 //! ```
 //!
+//! Features: `ws` adds `WsServer`, `deflate` its compression, `signal` `shutdown_signal`, `metrics` the OpenTelemetry
+//! instruments.
+//!
 //! Not here: the connection loop (`storm-transport`), sessions and groups (`storm-core`).
 
 mod accept;
@@ -19,6 +22,8 @@ mod handshake;
 mod options;
 #[cfg(feature = "tls")]
 mod secure;
+#[cfg(feature = "signal")]
+mod signal;
 mod slots;
 mod start;
 mod tcp;
@@ -29,6 +34,8 @@ pub use handle::{ServerHandle, ShutdownReport};
 #[cfg(feature = "ws")]
 pub use handshake::{HttpRequest, HttpResponse, UpgradeRequest};
 pub use options::{ServerOptions, StartError};
+#[cfg(feature = "signal")]
+pub use signal::shutdown_signal;
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{Accept, AnswerError, Reject};
 #[cfg(feature = "ws")]

@@ -1,17 +1,18 @@
 //! TLS between accept and whatever comes next, and certificates that change while the server runs.
 //!
-//! In: accepted streams. Out: the same, encrypted, with what is known of the peer; `None` if there is to be no session. Not here:
-//! the handshake itself (`storm_transport::tls`), the time it may take (`budget`).
+//! In: accepted streams. Out: the same, encrypted, with what is known of the peer; or what it counts as that there is no session to
+//! be. Not here: the handshake itself (`storm_transport::tls`), the time it may take (`budget`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use storm_core::metrics::HandshakeFailure;
 use storm_core::{Error, ErrorKind, Peer};
 use storm_transport::Stream;
-use storm_transport::tls::{HandshakeFailure, TlsAcceptor, TlsConfigError, TlsOptions};
+use storm_transport::tls::{TlsAcceptor, TlsConfigError, TlsFailure, TlsOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::accept::{Endpoint, Shared, report};
+use crate::accept::{Endpoint, Phase, Shared, report};
 
 /// How long the peer of a failed handshake has to read why: unread bytes of its own would turn the end into a reset, which may
 /// overtake the alert.
@@ -38,26 +39,27 @@ pub(crate) async fn secure<E: Endpoint>(
     mut peer: Peer,
     shared: &Shared,
     endpoint: &E,
-) -> Option<(Stream, Peer)> {
-    let Some(tls) = &shared.tls else { return Some((stream, peer)) };
+) -> Result<(Stream, Peer), Option<HandshakeFailure>> {
+    let Some(tls) = &shared.tls else { return Ok((stream, peer)) };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
-        () = shared.stopped() => return None,
+        // In the middle of it there is no answer that the peer could read.
+        () = shared.reached(Phase::Stopping) => return Err(Some(HandshakeFailure::Stopping)),
     };
     match accepted {
         Ok((stream, info)) => {
             peer.tls = Some(info);
-            Some((stream, peer))
+            Ok((stream, peer))
         }
-        Err(HandshakeFailure::Tls(error, mut stream)) => {
+        Err(TlsFailure::Tls(error, mut stream)) => {
             report(endpoint, &shared.hub, &Error::new(ErrorKind::Handshake, error)).await;
             tokio::select! {
-                () = shared.stopped() => {}
+                () = shared.reached(Phase::Stopping) => {}
                 _ = tokio::time::timeout(LINGER, linger(&mut stream)) => {}
             }
-            None
+            Err(Some(HandshakeFailure::Tls))
         }
-        Err(_) => None,
+        Err(_) => Err(Some(HandshakeFailure::Disconnected)),
     }
 }
 
@@ -80,7 +82,7 @@ pub(crate) async fn watch_files<E: Endpoint>(endpoint: Arc<E>, shared: Arc<Share
     let mut before = loaded.clone();
     loop {
         tokio::select! {
-            () = shared.stopped() => return,
+            () = shared.reached(Phase::Stopping) => return,
             () = tokio::time::sleep(interval) => {}
         }
         let now = look().await;

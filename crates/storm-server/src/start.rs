@@ -7,7 +7,7 @@ use storm_core::middleware::MiddlewareChain;
 use storm_transport::{BindAddr, Listener};
 use tokio::sync::watch;
 
-use crate::accept::{Endpoint, Shared, accept_loop};
+use crate::accept::{Endpoint, Phase, Shared, accept_loop};
 use crate::slots::Slots;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -38,7 +38,7 @@ pub(crate) async fn start<E: Endpoint>(
         handshake_timeout: options.handshake_timeout,
         #[cfg(feature = "tls")]
         tls,
-        stopping: watch::channel(false).0,
+        phase: watch::channel(Phase::Running).0,
     });
     let endpoint = Arc::new(endpoint);
     let listening = Slots::new(None);

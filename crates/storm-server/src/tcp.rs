@@ -17,7 +17,6 @@ use crate::accept::{Endpoint, Shared};
 #[cfg(feature = "tls")]
 use crate::budget::within_budget;
 use crate::events::event_setters;
-use crate::handle::say_goodbye;
 use crate::options::option_setters;
 #[cfg(feature = "tls")]
 use crate::secure::secure;
@@ -185,10 +184,7 @@ where
     /// Runs the connection in a task of its own.
     fn run(&self, stream: Stream, peer: Peer, shared: &Shared, slot: Slot) {
         let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
-        if shared.is_stopping() {
-            // Accepted just before the shutdown looked at the sessions.
-            say_goodbye(driver.session());
-        }
+        shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
         tokio::spawn(slot.held_by(connection.run(self.events.clone())));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Message, Peer, Role};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
@@ -14,7 +15,6 @@ use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 use crate::accept::{Endpoint, Shared};
 use crate::budget::within_budget;
 use crate::events::event_setters;
-use crate::handle::say_goodbye;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
 #[cfg(feature = "tls")]
@@ -268,14 +268,17 @@ struct Upgraded {
 
 impl<E: Events<WsSession, Message>> WsEndpoint<E> {
     /// TLS, if the server speaks it, and the upgrade.
-    async fn upgrade(&self, stream: Stream, peer: Peer, shared: &Shared) -> Option<Upgraded> {
+    async fn upgrade(
+        &self,
+        stream: Stream,
+        peer: Peer,
+        shared: &Shared,
+    ) -> Result<Upgraded, Option<HandshakeFailure>> {
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, shared, self).await?;
         let mut stream = stream;
-        let upgraded = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await;
-        // A transport that fails is no answer, either.
-        let (agreed, early) = upgraded.ok().flatten()?;
-        Some(Upgraded { stream, peer, agreed, early })
+        let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
+        Ok(Upgraded { stream, peer, agreed, early })
     }
 
     fn register(
@@ -285,10 +288,7 @@ impl<E: Events<WsSession, Message>> WsEndpoint<E> {
         shared: &Shared,
     ) -> (WsProtocol, storm_core::driver::Driver) {
         let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
-        if shared.is_stopping() {
-            // Upgraded just before the shutdown looked at the sessions.
-            say_goodbye(driver.session());
-        }
+        shared.admit(driver.session());
         (protocol, driver)
     }
 }

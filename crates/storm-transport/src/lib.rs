@@ -32,7 +32,7 @@ pub mod tls;
 #[cfg(feature = "ws")]
 pub mod ws;
 
-pub use connect::{ConnectAddr, connect};
+pub use connect::{ConnectAddr, Dialer};
 pub use connection::Connection;
 pub use framed::{Framed, FramedEncode};
 pub use listener::{BindAddr, Listener};

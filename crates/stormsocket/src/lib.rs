@@ -20,12 +20,16 @@ pub use storm_core::{TlsInfo, TlsVersion};
 #[cfg(feature = "codec")]
 pub use storm_framing::CodecFramer;
 pub use storm_framing::{DelimiterFramer, FramingError, LengthPrefixFramer, MessageFramer, RawFramer, Wire};
+#[cfg(all(feature = "server", feature = "signal"))]
+pub use storm_server::shutdown_signal;
 #[cfg(all(feature = "server", feature = "ws"))]
 pub use storm_server::{
     Accept, AnswerError, HeaderMap, HttpRequest, HttpResponse, Reject, StatusCode, UpgradeRequest, WsServer,
 };
 #[cfg(feature = "server")]
 pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
+#[cfg(feature = "client")]
+pub use storm_transport::connect::{AddressesFailed, Resolver};
 #[cfg(feature = "tls")]
 pub use storm_transport::tls::{
     self, ClientCertificates, ClientTlsOptions, Identity, Roots, TlsConfigError, TlsError, TlsErrorKind,

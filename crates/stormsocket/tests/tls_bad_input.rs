@@ -176,9 +176,9 @@ async fn a_client_that_leaves_in_the_middle_is_counted_and_not_reported() {
         let mut peer = Peer::connect(addr_of(&server)).await;
         peer.send(&hello[..len]).await;
         if at % 2 == 0 {
-            drop(peer)
+            drop(peer);
         } else {
-            peer.reset()
+            peer.reset();
         }
         until(|| server.metrics().handshake_failures == at as u64 + 1).await;
         all_places_are_free(&server).await;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use storm_core::DisconnectReason;
 use storm_core::driver::Wish;
+use storm_core::metrics::Ending;
 
 use super::{Connection, Stage};
 use crate::protocol::Protocol;
@@ -77,7 +78,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             Wish::Close => {
                 if self.stage == Stage::Open {
                     self.stage = Stage::Closing;
-                    let within = self.session().server().options().close_deadline;
+                    let within = self.session().server().close_within();
                     self.deadlines.closing(within);
                 }
                 Poll::Pending
@@ -189,7 +190,12 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             drop(transport);
             self.writing.clear();
             self.stage = Stage::Over;
-            self.driver.transport_gone(reason);
+            let ending = match reason {
+                _ if !reset => Ending::Orderly,
+                DisconnectReason::TransportError => Ending::Lost,
+                _ => Ending::Cut,
+            };
+            self.driver.transport_gone(reason, ending);
         }
     }
 }

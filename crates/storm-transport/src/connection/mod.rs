@@ -30,6 +30,7 @@ use pin_project_lite::pin_project;
 use storm_core::driver::Driver;
 use storm_core::error::PanicMessage;
 use storm_core::isolation::catch_unwind_of;
+use storm_core::metrics::Ending;
 use storm_core::outbox::SendQueue;
 use storm_core::{BoxError, ConnectionState, DisconnectReason, Error, ErrorKind, Events, SendError, Session};
 
@@ -140,7 +141,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 self.over(DisconnectReason::ProtocolError, true);
             }
             self.count_received();
-            let reason = self.driver.transport_gone(DisconnectReason::Aborted);
+            let reason = self.driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
             if let Some(fault) = self.fault.take() {
                 let error = Error::new(ErrorKind::Transport, fault);
                 drop(catch_unwind_of(Box::pin(self.report(events, &seen, &error))).await);

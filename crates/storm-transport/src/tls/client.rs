@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use storm_core::{ConfigError, TlsInfo, TlsVersion};
 
 use super::danger::AnyCertificate;
-use super::error::{HandshakeFailure, TlsConfigError};
+use super::error::{TlsConfigError, TlsFailure};
 use super::identity::Identity;
 use super::provider_or_ours;
 use super::roots::Roots;
@@ -151,7 +151,7 @@ impl TlsConnector {
     ///
     /// # Errors
     /// The transport or TLS fails; nothing but the handshake has been sent then.
-    pub async fn connect(&self, stream: Stream) -> Result<(Stream, Arc<TlsInfo>), HandshakeFailure> {
+    pub async fn connect(&self, stream: Stream) -> Result<(Stream, Arc<TlsInfo>), TlsFailure> {
         let connector = tokio_rustls::TlsConnector::from(self.config.clone());
         let connect = connector.connect(self.name.clone(), ReadAhead::new(stream)).into_fallible();
         match Box::pin(connect).await {
@@ -164,7 +164,7 @@ impl TlsConnector {
                 let info = super::stream::info(tls.get_ref().1, name);
                 Ok((Stream::Tls(Box::new(TlsStream::new(tls.into()))), Arc::new(info)))
             }
-            Err((error, stream)) => Err(HandshakeFailure::new(error, stream.into_inner())),
+            Err((error, stream)) => Err(TlsFailure::new(error, stream.into_inner())),
         }
     }
 }

@@ -138,14 +138,14 @@ fn kind_of(error: &RustlsError) -> TlsErrorKind {
 /// Why a stream has not become a TLS stream.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum HandshakeFailure {
+pub enum TlsFailure {
     /// The transport failed, or ended first.
     Io(io::Error),
     /// TLS failed. The stream is what it ran over: the peer may still have to read the alert that was sent.
     Tls(TlsError, Box<Stream>),
 }
 
-impl HandshakeFailure {
+impl TlsFailure {
     pub(super) fn new(error: io::Error, stream: Stream) -> Self {
         match TlsError::of(&error) {
             Some(error) => Self::Tls(error, Box::new(stream)),

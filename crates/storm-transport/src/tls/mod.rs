@@ -31,7 +31,7 @@ use rustls::crypto::CryptoProvider;
 pub use storm_core::{TlsInfo, TlsVersion};
 
 pub use client::{ClientTlsOptions, TlsConnector};
-pub use error::{HandshakeFailure, TlsConfigError, TlsError, TlsErrorKind};
+pub use error::{TlsConfigError, TlsError, TlsErrorKind, TlsFailure};
 pub use identity::Identity;
 pub use options::{ClientCertificates, TlsOptions};
 pub use roots::Roots;

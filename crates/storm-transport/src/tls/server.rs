@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use storm_core::TlsInfo;
 
-use super::error::{HandshakeFailure, TlsConfigError};
+use super::error::{TlsConfigError, TlsFailure};
 use super::names::Names;
 use super::options::{ClientCertificates, TlsOptions};
 use super::provider_or_ours;
@@ -39,7 +39,7 @@ impl TlsAcceptor {
     ///
     /// # Errors
     /// The transport or TLS fails.
-    pub async fn accept(&self, stream: Stream) -> Result<(Stream, Arc<TlsInfo>), HandshakeFailure> {
+    pub async fn accept(&self, stream: Stream) -> Result<(Stream, Arc<TlsInfo>), TlsFailure> {
         let config = self.config.read().clone();
         let accept = tokio_rustls::TlsAcceptor::from(config).accept(ReadAhead::new(stream)).into_fallible();
         // Boxed: a handshake's future is far larger than what comes of it.
@@ -49,7 +49,7 @@ impl TlsAcceptor {
                 let info = super::stream::info(connection, connection.server_name().map(Box::from));
                 Ok((Stream::Tls(Box::new(TlsStream::new(tls.into()))), Arc::new(info)))
             }
-            Err((error, stream)) => Err(HandshakeFailure::new(error, stream.into_inner())),
+            Err((error, stream)) => Err(TlsFailure::new(error, stream.into_inner())),
         }
     }
 
