@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use storm_core::{ConfigError, SessionOptions};
 use storm_transport::SocketOptions;
-use storm_transport::connect::{Dialer, Resolver};
+use storm_transport::connect::{DialError, Dialer, Proxy, ProxyError, Purpose, Resolver};
 
 /// Options of a client. Each has a setter of the same name here and on the client's builder.
 ///
@@ -31,6 +31,9 @@ pub struct ClientOptions {
     pub connection_attempt_delay: Option<Duration>,
     /// Who looks up names. Default: the system.
     pub resolver: Resolver,
+    /// The way out: through a proxy (HTTP CONNECT or SOCKS 5), which looks up the server's name. Default `None`: directly,
+    /// whatever the environment says; [`Proxy::from_env`] asks it. A session's `remote_addr` is the proxy's then.
+    pub proxy: Option<Proxy>,
     /// Whether and how lost connections are replaced. Default `None`: they are not.
     pub reconnect: Option<ReconnectOptions>,
     /// Speaks TLS. Default `None`: none; `wss://` URIs do in any case, with
@@ -84,6 +87,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(10),
             connection_attempt_delay: Some(Duration::from_millis(250)),
             resolver: Resolver::default(),
+            proxy: None,
             reconnect: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -113,16 +117,21 @@ impl ClientOptions {
         if let Some(tls) = &self.tls {
             tls.validate()?;
         }
+        if let Some(proxy) = &self.proxy {
+            proxy.validate()?;
+        }
         self.socket.validate()?;
         self.session.validate()
     }
 
     /// What opens the streams of connections.
-    pub(crate) fn dialer(&self) -> Dialer<'_> {
+    pub(crate) fn dialer(&self, purpose: Purpose) -> Dialer<'_> {
         Dialer {
             socket: &self.socket,
             resolver: &self.resolver,
             attempt_delay: self.connection_attempt_delay,
+            proxy: self.proxy.as_ref(),
+            purpose,
         }
     }
 }
@@ -150,6 +159,12 @@ macro_rules! option_setters {
             Fut: Future<Output = std::io::Result<Vec<std::net::SocketAddr>>> + Send + 'static,
         {
             self.$($options.)?resolver = storm_transport::connect::Resolver::new(resolve);
+            self
+        }
+
+        /// Sets [`ClientOptions::proxy`](crate::ClientOptions::proxy).
+        pub fn proxy(mut self, proxy: impl Into<Option<storm_transport::connect::Proxy>>) -> Self {
+            self.$($options.)?proxy = proxy.into();
             self
         }
 
@@ -238,6 +253,9 @@ pub enum ConnectError {
     #[cfg(feature = "tls")]
     #[error("the tls handshake failed")]
     Tls(#[source] storm_transport::tls::TlsError),
+    /// The proxy did not open a tunnel: it cannot be reached, or refuses, and then says why.
+    #[error("the proxy did not open the connection")]
+    Proxy(#[source] ProxyError),
     /// The request must not be sent as it was put together. Nothing was opened.
     #[cfg(feature = "ws")]
     #[error("the request is not valid")]
@@ -290,17 +308,31 @@ impl ConnectError {
             #[cfg(feature = "ws")]
             Self::Request(_) | Self::Panic(_) | Self::Refused { .. } => false,
             Self::TimedOut(_) => true,
-            Self::Io(error) => matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::TimedOut
-                    | io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::HostUnreachable
-                    | io::ErrorKind::NetworkUnreachable
-            ),
+            Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => is_expected(error),
+            Self::Proxy(error) => error.is_target_unreachable(),
+        }
+    }
+}
+
+fn is_expected(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Io(error) => error.into(),
+            DialError::Proxy(error) => Self::Proxy(error),
         }
     }
 }

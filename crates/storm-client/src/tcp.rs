@@ -11,6 +11,7 @@ use storm_core::events::{
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
+use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
@@ -175,6 +176,17 @@ struct TcpEndpoint<E, F> {
     events: E,
 }
 
+impl<E, F> TcpEndpoint<E, F> {
+    /// What its connections are for, as far as the way to the server depends on it.
+    fn purpose(&self) -> Purpose {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return Purpose::Tls;
+        }
+        Purpose::Tcp
+    }
+}
+
 impl<E, F> Endpoint for TcpEndpoint<E, F>
 where
     E: Events<Session, Bytes>,
@@ -183,7 +195,7 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = shared.options.dialer().dial(&self.addr).await?;
+        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
         let peer = Peer::from(remote);
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;

@@ -11,6 +11,7 @@ use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{
     ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Peer, Role, Session,
 };
+use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
 use storm_transport::ws::upgrade::{UpgradeError, read_response};
@@ -278,6 +279,17 @@ struct WsEndpoint<E> {
     events: E,
 }
 
+impl<E> WsEndpoint<E> {
+    /// What its connections are for, as far as the way to the server depends on it.
+    fn purpose(&self) -> Purpose {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return Purpose::Tls;
+        }
+        Purpose::Ws
+    }
+}
+
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     type Ready = Connection<Stream, WsProtocol>;
 
@@ -287,7 +299,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let hook = catch_unwind_of(async { before_connect(attempt, request).await });
             request = hook.await.map_err(ConnectError::Panic)??;
         }
-        let (stream, remote) = shared.options.dialer().dial(&self.addr).await?;
+        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
         let peer = Peer::from(remote);
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;

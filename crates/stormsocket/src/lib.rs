@@ -29,7 +29,7 @@ pub use storm_server::{
 #[cfg(feature = "server")]
 pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
 #[cfg(feature = "client")]
-pub use storm_transport::connect::{AddressesFailed, Resolver};
+pub use storm_transport::connect::{AddressesFailed, Proxy, ProxyError, Resolver};
 #[cfg(feature = "tls")]
 pub use storm_transport::tls::{
     self, ClientCertificates, ClientTlsOptions, Identity, Roots, TlsConfigError, TlsError, TlsErrorKind,
