@@ -36,6 +36,10 @@ pub struct ClientOptions {
     pub proxy: Option<Proxy>,
     /// Whether and how lost connections are replaced. Default `None`: they are not.
     pub reconnect: Option<ReconnectOptions>,
+    /// Speaks TLS. Default `None`: none; `wss://` URIs do in any case, with
+    /// [default options](storm_transport::ClientTlsOptions) if there are none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<storm_transport::ClientTlsOptions>,
     /// Options of the socket.
     pub socket: SocketOptions,
     /// Limits and deadlines of the session.
@@ -85,6 +89,8 @@ impl Default for ClientOptions {
             resolver: Resolver::default(),
             proxy: None,
             reconnect: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             socket: SocketOptions::default(),
             session: SessionOptions::default(),
         }
@@ -106,6 +112,10 @@ impl ClientOptions {
         }
         if self.reconnect.as_ref().is_some_and(|reconnect| reconnect.max_attempts == Some(0)) {
             return Err(ConfigError::new("max_attempts", "must be at least 1; None removes the limit"));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.validate()?;
         }
         if let Some(proxy) = &self.proxy {
             proxy.validate()?;
@@ -161,6 +171,13 @@ macro_rules! option_setters {
         /// Sets [`ClientOptions::reconnect`](crate::ClientOptions::reconnect).
         pub fn reconnect(mut self, reconnect: impl Into<Option<crate::ReconnectOptions>>) -> Self {
             self.$($options.)?reconnect = reconnect.into();
+            self
+        }
+
+        /// Sets [`ClientOptions::tls`](crate::ClientOptions::tls).
+        #[cfg(feature = "tls")]
+        pub fn tls(mut self, tls: impl Into<Option<storm_transport::ClientTlsOptions>>) -> Self {
+            self.$($options.)?tls = tls.into();
             self
         }
 
@@ -227,7 +244,15 @@ pub enum ConnectError {
     ///
     /// [`AddressesFailed`]: storm_transport::connect::AddressesFailed
     #[error("the connection could not be opened")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// A certificate, its key or roots of ours cannot be used. Nothing was opened.
+    #[cfg(feature = "tls")]
+    #[error("tls cannot be set up")]
+    TlsConfig(#[source] storm_transport::tls::TlsConfigError),
+    /// The TLS handshake failed: the server's certificate is not to be trusted, say. Nothing else was sent.
+    #[cfg(feature = "tls")]
+    #[error("the tls handshake failed")]
+    Tls(#[source] storm_transport::tls::TlsError),
     /// The proxy did not open a tunnel: it cannot be reached, or refuses, and then says why.
     #[error("the proxy did not open the connection")]
     Proxy(#[source] ProxyError),
@@ -252,11 +277,34 @@ pub enum ConnectError {
     },
 }
 
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        // With TLS 1.3 a server's refusal of our certificate comes after the handshake, and meets whoever reads first.
+        #[cfg(feature = "tls")]
+        if let Some(error) = storm_transport::tls::TlsError::of(&error) {
+            return Self::Tls(error);
+        }
+        Self::Io(error)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<storm_transport::tls::TlsConfigError> for ConnectError {
+    fn from(error: storm_transport::tls::TlsConfigError) -> Self {
+        match error {
+            storm_transport::tls::TlsConfigError::Options(error) => Self::Config(error),
+            error => Self::TlsConfig(error),
+        }
+    }
+}
+
 impl ConnectError {
     /// Whether networks bring it about by themselves, so that it is no error for `on_error`.
     pub(crate) fn is_expected(&self) -> bool {
         match self {
             Self::Config(_) => false,
+            #[cfg(feature = "tls")]
+            Self::TlsConfig(_) | Self::Tls(_) => false,
             #[cfg(feature = "ws")]
             Self::Request(_) | Self::Panic(_) | Self::Refused { .. } => false,
             Self::TimedOut(_) => true,

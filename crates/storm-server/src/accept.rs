@@ -31,8 +31,13 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
-    #[cfg_attr(not(feature = "ws"), expect(dead_code, reason = "plain TCP has no handshake"))]
+    #[cfg_attr(
+        not(any(feature = "ws", feature = "tls")),
+        expect(dead_code, reason = "plain TCP has no handshake")
+    )]
     pub(crate) handshake_timeout: Option<Duration>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
     /// Only moves forward.
     pub(crate) phase: watch::Sender<Phase>,
 }
@@ -212,6 +217,8 @@ mod tests {
             hub: hub.clone(),
             slots: Slots::new(None),
             handshake_timeout: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             phase: watch::channel(Phase::Running).0,
         });
         let endpoint = Arc::new(Reports::default());
