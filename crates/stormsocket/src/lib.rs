@@ -28,8 +28,9 @@ pub use storm_server::{
 };
 #[cfg(feature = "server")]
 pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
+
 #[cfg(feature = "testing")]
-pub use storm_testing as testing;
+pub mod testing;
 #[cfg(feature = "client")]
 pub use storm_transport::connect::{AddressesFailed, Proxy, ProxyError, Resolver};
 #[cfg(feature = "tls")]

@@ -11,16 +11,16 @@ use storm_core::events::{Adapter, Chain, OnMessage};
 use storm_core::middleware::MiddlewareChain;
 use storm_testing::clock::timed;
 use storm_testing::{Faults, Faulty, ws};
+use storm_transport::Connection;
 use storm_transport::stream::Foreign;
 use storm_transport::ws::{Agreed, WsProtocol};
-use storm_transport::{Connection, Protocol};
 use stormsocket::{
     BoxError, DisconnectReason, Hub, LengthPrefixFramer, Message, Role, Session, WsHandler, WsOptions,
     WsSession,
 };
 use support::virtual_time::{InMemory, in_memory};
 use support::*;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 const MESSAGES: [&[u8]; 3] = [b"a", b"", b"three"];
@@ -72,7 +72,8 @@ async fn a_reset_after_any_byte_leaves_whole_messages_and_one_end() {
         connection.faults.reset_after_reading(at);
         let mut peer = Peer(connection.peer);
         log.connected().await;
-        peer.send(&wire()).await;
+        // With no byte read it may be over before this is sent.
+        let _ = peer.0.write_all(&wire()).await;
         for message in &MESSAGES[..whole_in(at)] {
             assert_eq!(log.data().await, *message, "at {at}");
         }
@@ -83,25 +84,22 @@ async fn a_reset_after_any_byte_leaves_whole_messages_and_one_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_after_any_byte_answers_whole_messages_and_says_if_one_was_not() {
+async fn an_end_after_any_byte_answers_whole_messages_and_drops_what_is_left() {
     for at in 0..=wire().len() {
         let (connection, mut log) = echo();
         connection.faults.end_after_reading(at);
         let mut peer = Peer(connection.peer);
         log.connected().await;
-        peer.send(&wire()).await;
+        // With no byte read it may be over before this is sent.
+        let _ = peer.0.write_all(&wire()).await;
         let whole = whole_in(at);
         let answered: Vec<u8> = MESSAGES[..whole].iter().flat_map(|message| frame(message)).collect();
         assert_eq!(peer.rest().await, answered, "at {at}");
         for message in &MESSAGES[..whole] {
             assert_eq!(log.data().await, *message, "at {at}");
         }
-        let is_between = answered.len() == at;
-        if !is_between {
-            log.error().await;
-        }
-        let reason = log.disconnected().await;
-        assert_eq!(reason == DisconnectReason::ClosedByClient, is_between, "{reason} at {at}");
+        // What is left over is no message, and no error either.
+        assert_eq!(log.disconnected().await, DisconnectReason::ClosedByClient, "at {at}");
         log.assert_quiet();
     }
 }
@@ -161,9 +159,9 @@ async fn websocket_messages_in_pieces_of_any_size() {
         faults.read_in_pieces(size);
         faults.write_in_pieces(size);
         let text = "ß".repeat(150);
-        peer.send_frame(ws::Frame::text_message(&text[..151]).not_final()).await;
+        peer.send_frame(ws::Frame::text_message(&text.as_bytes()[..151]).not_final()).await;
         peer.send_frame(ws::Frame::ping("between")).await;
-        peer.send_frame(ws::Frame::continuation(&text[151..])).await;
+        peer.send_frame(ws::Frame::continuation(&text.as_bytes()[151..])).await;
         let pong = peer.frame().await;
         assert_eq!((pong.first, &pong.payload[..]), (0x8A, &b"between"[..]));
         assert_eq!(peer.frame().await.text(), text);
