@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 
 use crate::outbox::{Encode, SendQueue};
-use crate::{Message, SendError, SessionId};
+use crate::{Message, MessageRef, SendError, SessionId};
 
 thread_local! {
     static CORK: RefCell<Option<Cork>> = const { RefCell::new(None) };
@@ -70,6 +70,20 @@ pub(crate) fn drain(session: SessionId) -> Option<Corked> {
 /// Queues `message`; `None` leaves it in place: `session` has no batch on this thread, or the batch may not take more.
 #[inline(always)]
 pub(crate) fn put(session: SessionId, message: &mut Option<Message>) -> Option<Result<(), SendError>> {
+    with_room(session, |encoder, queue| Some(encoder.encode(message.take()?, queue)))
+}
+
+/// Queues a copy of `message`; `None` as for [`put`].
+#[inline(always)]
+pub(crate) fn put_ref(session: SessionId, message: MessageRef<'_>) -> Option<Result<(), SendError>> {
+    with_room(session, |encoder, queue| Some(encoder.encode_ref(message, queue)))
+}
+
+#[inline(always)]
+fn with_room(
+    session: SessionId,
+    encode: impl FnOnce(&mut dyn Encode, &mut SendQueue) -> Option<Result<(), SendError>>,
+) -> Option<Result<(), SendError>> {
     CORK.with_borrow_mut(
         #[inline(always)]
         |cork| {
@@ -77,13 +91,9 @@ pub(crate) fn put(session: SessionId, message: &mut Option<Message>) -> Option<R
             if cork.corked.queue.len() >= cork.budget {
                 return None;
             }
-            match cork.encoder.encode(message.take()?, &mut cork.corked.queue) {
-                Ok(()) => {
-                    cork.corked.messages += 1;
-                    Some(Ok(()))
-                }
-                Err(error) => Some(Err(error)),
-            }
+            let encoded = encode(&mut *cork.encoder, &mut cork.corked.queue)?;
+            cork.corked.messages += u64::from(encoded.is_ok());
+            Some(encoded)
         },
     )
 }

@@ -24,7 +24,8 @@ use crate::items::{ItemMap, Items, SessionKey};
 use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ticket};
 use crate::state::{ReasonCell, StateCell};
 use crate::{
-    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, Role, SendOutcome, SlowConsumerPolicy,
+    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, MessageRef, Role, SendOutcome,
+    SlowConsumerPolicy,
 };
 
 /// Identifies a session in this process. Counted from 1, never used twice.
@@ -219,6 +220,65 @@ impl Session {
     pub async fn send_utf8(&self, text: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
         let text = ByteString::try_from(text.into()).map_err(|_| SendError::InvalidUtf8)?;
         self.send_text(text).await
+    }
+
+    /// Queues one message if there is room now, and does not wait: for callers that cannot, and for those that do
+    /// something else at the limit.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] at the limit, whatever the policy; others as [`send`](Self::send).
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {
+        let message = message.into();
+        match self.0.hub.middleware() {
+            Some(_) => self.try_through_middleware(message),
+            None => self.try_admit(Payload::Own(&mut Some(message))),
+        }
+    }
+
+    /// As [`try_send`](Self::try_send), for a message that lies in someone else's buffer: it is copied once, behind what
+    /// is queued. The cheapest way to send what is small; from some 4 KiB on an owned message, which is shared and not
+    /// copied, costs less.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    #[inline]
+    pub fn try_send_ref<'m>(&self, message: impl Into<MessageRef<'m>>) -> Result<SendOutcome, SendError> {
+        let message = message.into();
+        // In a batch of the session's own handlers no lock is needed.
+        if !self.0.uncork.load(Ordering::Relaxed)
+            && self.0.hub.middleware().is_none()
+            && let Some(result) = cork::put_ref(self.0.id, message)
+        {
+            return result.map(|()| SendOutcome::Sent);
+        }
+        match self.0.hub.middleware() {
+            Some(_) => self.try_through_middleware(message.to_message()),
+            None => self.try_admit(Payload::Ref(message)),
+        }
+    }
+
+    #[inline(never)]
+    fn try_through_middleware(&self, message: Message) -> Result<SendOutcome, SendError> {
+        let Some(middleware) = self.0.hub.middleware() else {
+            return self.try_admit(Payload::Own(&mut Some(message)));
+        };
+        // Room first: what a hook has seen is sent, or a later try would show it the message again.
+        if !self.outbox().may_admit() {
+            return self.try_admit(Payload::Own(&mut Some(message)));
+        }
+        match middleware.sending(self, message)? {
+            Some(message) => self.try_admit(Payload::Own(&mut Some(message))),
+            None => Ok(SendOutcome::Suppressed),
+        }
+    }
+
+    #[inline(never)]
+    fn try_admit(&self, payload: Payload<'_>) -> Result<SendOutcome, SendError> {
+        match self.admit(payload, None)? {
+            Admission::Queued => Ok(SendOutcome::Sent),
+            Admission::Full | Admission::Busy => Err(SendError::Full),
+            Admission::Closed => Err(self.closed_error()),
+        }
     }
 
     /// Sends the next part of a message, which must be the caller's own to continue; see the WebSocket session's

@@ -20,8 +20,8 @@ use crate::message::MessageKind;
 
 /// Longest payload of a control frame.
 pub(crate) const MAX_CONTROL: u8 = 125;
-/// Longest head: two bytes, eight of length, four of mask key.
-pub(crate) const MAX_HEAD: usize = 14;
+/// Room for any head, which has at most two bytes, eight of length and four of mask key; a power of two copies fastest.
+pub(crate) const HEAD_ROOM: usize = 16;
 
 /// What a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,7 +186,7 @@ impl FrameHead {
     /// Writes the head to the start of `out` and says how long it is.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "each cast is in the arm that bounds the length")]
-    pub(crate) fn write(&self, out: &mut [u8; MAX_HEAD]) -> usize {
+    pub(crate) fn write(&self, out: &mut [u8; HEAD_ROOM]) -> usize {
         let mask_bit = if self.mask.is_some() { 0x80 } else { 0 };
         out[0] = (u8::from(self.fin) << 7) | (u8::from(self.rsv1) << 6) | self.opcode as u8;
         let mut at = match self.len {
@@ -223,7 +223,7 @@ mod tests {
             for mask in [None, Some([1, 2, 3, 4])] {
                 for (fin, rsv1) in [(true, false), (false, true)] {
                     let head = FrameHead { fin, rsv1, opcode: Opcode::Binary, mask, len };
-                    let mut bytes = [0; MAX_HEAD];
+                    let mut bytes = [0; HEAD_ROOM];
                     let size = head.write(&mut bytes);
                     assert_eq!(FrameHead::parse(&bytes[..size]), Ok(Some((head, size))));
                     for short in 0..size {

@@ -17,7 +17,7 @@ use crate::error::ProtocolError;
 use crate::frame::{FrameHead, FrameStart, Opcode};
 use crate::limits::Limits;
 use crate::mask;
-use crate::message::{Message, MessageKind};
+use crate::message::{Message, MessageKind, MessageRef};
 use crate::role::Role;
 use crate::utf8::Utf8Check;
 
@@ -35,6 +35,17 @@ pub enum Incoming {
     Pong(Bytes),
     /// The peer closes; echo it unless we closed first. Nothing follows.
     Close(Option<CloseFrame>),
+}
+
+/// What whoever looked at a message in place makes of it; see [`Receiver::receive_each`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Done with it; go on.
+    Done,
+    /// Done with it, and with looking.
+    Stop,
+    /// Wants it as a message of its own.
+    Pass,
 }
 
 /// Decodes what one peer sends.
@@ -152,6 +163,71 @@ impl Receiver {
             }
             wire.advance(size);
             self.begin(head, len);
+        }
+    }
+
+    /// As [`receive`](Self::receive), but shows messages to `look` where they lie, and takes those it is done with off the
+    /// buffer at once.
+    ///
+    /// Only messages of one plain frame that is all here are shown. What is returned is the first thing that
+    /// is none, or that `look` passes on; `None` if it said stop, or more bytes are needed.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    #[inline]
+    pub fn receive_each(
+        &mut self,
+        wire: &mut BytesMut,
+        mut look: impl FnMut(MessageRef<'_>) -> Look,
+    ) -> Result<Option<Incoming>, ProtocolError> {
+        let mut seen = Seen { wire, bytes: 0 };
+        while matches!(self.phase, Phase::Head) {
+            let rest = &mut seen.wire[seen.bytes..];
+            let (head, size, len) = match self.head(rest) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(self.fail(error, seen.take())),
+            };
+            let is_plain = head.fin && !head.rsv1 && matches!(head.opcode, Opcode::Text | Opcode::Binary);
+            let Some(payload) = rest.get_mut(size..size + len).filter(|_| is_plain) else {
+                break;
+            };
+            if let Some(key) = head.mask {
+                mask::apply(key, payload);
+            }
+            let message = match head.opcode {
+                Opcode::Text => match simdutf8::basic::from_utf8(payload) {
+                    Ok(text) => MessageRef::Text(text),
+                    Err(_) => return Err(self.fail(ProtocolError::InvalidUtf8, seen.take())),
+                },
+                _ => MessageRef::Binary(payload),
+            };
+            // Seen to already while it is looked at: it is unmasked, and must not be found again.
+            seen.bytes += size + len;
+            match look(message) {
+                Look::Done => {}
+                Look::Stop => return Ok(None),
+                Look::Pass => {
+                    seen.bytes -= size + len;
+                    let wire = seen.take();
+                    let mut payload = wire.split_to(size + len).freeze();
+                    payload.advance(size);
+                    return self.text_or_binary(head.opcode, payload, wire);
+                }
+            }
+        }
+        self.receive(seen.take())
+    }
+
+    fn text_or_binary(
+        &mut self,
+        opcode: Opcode,
+        payload: Bytes,
+        wire: &mut BytesMut,
+    ) -> Result<Option<Incoming>, ProtocolError> {
+        match opcode {
+            Opcode::Binary => Ok(Some(Incoming::Message(Message::Binary(payload)))),
+            opcode => self.text_or_control(opcode, payload, wire),
         }
     }
 
@@ -370,6 +446,27 @@ impl Receiver {
         self.open = None;
         self.inflater = None;
         wire.clear();
+    }
+}
+
+/// A read buffer whose first `bytes` bytes have been seen to. They go when this does, so that they are gone, too, if
+/// whoever looks at a message panics.
+struct Seen<'a> {
+    wire: &'a mut BytesMut,
+    bytes: usize,
+}
+
+impl Seen<'_> {
+    /// The buffer, without what has been seen to.
+    fn take(&mut self) -> &mut BytesMut {
+        self.wire.advance(std::mem::take(&mut self.bytes));
+        self.wire
+    }
+}
+
+impl Drop for Seen<'_> {
+    fn drop(&mut self) {
+        self.take();
     }
 }
 

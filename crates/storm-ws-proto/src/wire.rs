@@ -15,6 +15,15 @@ pub trait Wire {
     /// Appends `bytes`, which may be kept as they are.
     fn put_bytes(&mut self, bytes: Bytes);
 
+    /// Appends copies of the first `len` bytes of `head` and of `body`, which may cost less than one after the other.
+    ///
+    /// # Panics
+    /// `len` exceeds 16.
+    fn put_framed(&mut self, head: &[u8; 16], len: usize, body: &[u8]) {
+        self.put_slice(&head[..len]);
+        self.put_slice(body);
+    }
+
     /// Payloads of at least this many bytes are handed to [`put_bytes`](Self::put_bytes), shorter ones
     /// copied by [`put_slice`](Self::put_slice).
     fn share_threshold(&self) -> usize;

@@ -7,12 +7,15 @@ pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
-    Error, ErrorKind, Groups, Hub, IntoHandlerOutcome, Items, Message, Middleware, Role, SendError,
-    SendOutcome, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions, SlowConsumerPolicy,
+    Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, Message, MessageRef, Middleware, Role,
+    SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions,
+    SlowConsumerPolicy,
 };
 #[cfg(feature = "codec")]
 pub use storm_framing::CodecFramer;
-pub use storm_framing::{DelimiterFramer, FramingError, LengthPrefixFramer, MessageFramer, RawFramer, Wire};
+pub use storm_framing::{
+    DelimiterFramer, FramingError, LengthPrefixFramer, Located, MessageFramer, RawFramer, Wire,
+};
 #[cfg(all(feature = "server", feature = "ws"))]
 pub use storm_server::{
     Accept, AnswerError, HeaderMap, HttpRequest, HttpResponse, Reject, StatusCode, UpgradeRequest, WsServer,

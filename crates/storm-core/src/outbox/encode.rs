@@ -6,7 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::SendQueue;
-use crate::{Message, SendError};
+use crate::{Message, MessageRef, SendError};
 
 /// The send half of a protocol. Called under the outbox's lock, in the order messages leave: it must not block.
 pub trait Encode: Send + 'static {
@@ -15,6 +15,14 @@ pub trait Encode: Send + 'static {
     /// # Errors
     /// The protocol cannot carry the message; see [`SendError`].
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError>;
+
+    /// Like [`encode`](Self::encode), for a message that stays its owner's and is copied.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_ref(&mut self, message: MessageRef<'_>, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.encode(message.to_message(), queue)
+    }
 
     /// Like [`encode`](Self::encode), for a message its sender does not want compressed.
     ///

@@ -58,6 +58,22 @@ impl SendQueue {
         self.small.extend_from_slice(bytes);
     }
 
+    /// Appends a copy of the first `len` bytes of `head`, and of `body`: what [`put_slice`](Self::put_slice) does with
+    /// each of them, for the price of one.
+    ///
+    /// # Panics
+    /// `len` exceeds 16.
+    #[inline]
+    pub fn put_framed(&mut self, head: &[u8; 16], len: usize, body: &[u8]) {
+        self.room_for(head.len() + body.len());
+        let before = self.small.len();
+        // All of the array is copied, since that is one instruction, and what is too much taken back.
+        assert!(len <= head.len(), "a head of at most 16 bytes");
+        self.small.extend_from_slice(head);
+        self.small.truncate(before + len);
+        self.small.extend_from_slice(body);
+    }
+
     /// Appends `bytes`, shared if that is cheaper than a copy.
     #[inline]
     pub fn put_bytes(&mut self, bytes: Bytes) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue, SharedFrames};
-use storm_core::{Message, SendError};
+use storm_core::{Message, MessageRef, SendError};
 use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire};
 
 /// Encodes messages as frames.
@@ -45,6 +45,11 @@ impl WsEncode {
 impl Encode for WsEncode {
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
         self.put(message, true, queue)
+    }
+
+    #[inline]
+    fn encode_ref(&mut self, message: MessageRef<'_>, queue: &mut SendQueue) -> Result<(), SendError> {
+        put_ref(&mut self.sender, message, queue)
     }
 
     fn encode_uncompressed(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
@@ -121,6 +126,17 @@ impl Encode for PlainServer {
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
         put_message(&mut Sender::server(), message, false, queue)
     }
+
+    #[inline]
+    fn encode_ref(&mut self, message: MessageRef<'_>, queue: &mut SendQueue) -> Result<(), SendError> {
+        put_ref(&mut Sender::server(), message, queue)
+    }
+}
+
+#[inline]
+fn put_ref(sender: &mut Sender, message: MessageRef<'_>, queue: &mut SendQueue) -> Result<(), SendError> {
+    let kind = if message.is_text() { MessageKind::Text } else { MessageKind::Binary };
+    sender.message_slice(kind, message.data(), true, &mut QueueWire(queue)).map_err(send_error)
 }
 
 #[inline]
@@ -159,6 +175,11 @@ impl Wire for QueueWire<'_> {
     #[inline]
     fn put_bytes(&mut self, bytes: Bytes) {
         self.0.put_bytes(bytes);
+    }
+
+    #[inline]
+    fn put_framed(&mut self, head: &[u8; 16], len: usize, body: &[u8]) {
+        self.0.put_framed(head, len, body);
     }
 
     fn share_threshold(&self) -> usize {
