@@ -92,7 +92,7 @@ pub trait Events<S, M>: Send + Sync + 'static {
     const IN_PLACE: bool = false;
 
     /// A message arrived and lies in the read buffer; a first look at it, before it becomes one of its own.
-    #[inline]
+    #[inline(always)]
     fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
         let _ = (session, message);
         Handled::Pass
@@ -155,7 +155,7 @@ where
     const MESSAGES: bool = A::MESSAGES || B::MESSAGES;
     const IN_PLACE: bool = A::IN_PLACE || B::IN_PLACE;
 
-    #[inline]
+    #[inline(always)]
     fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
         match self.0.message_ref(session, message) {
             Handled::Done => Handled::Done,
@@ -331,7 +331,7 @@ where
     const MESSAGES: bool = false;
     const IN_PLACE: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
         (self.0)(session, message)
     }
@@ -351,7 +351,7 @@ where
     const MESSAGES: bool = false;
     const IN_PLACE: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
         (self.0)(session, message.data())
     }
@@ -473,7 +473,7 @@ pub trait TcpHandler: Send + Sync + 'static {
 impl<H: TcpHandler> Events<Session, bytes::Bytes> for Adapter<H> {
     const IN_PLACE: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn message_ref(&self, session: &Session, message: MessageRef<'_>) -> Handled {
         self.0.on_data_ref(session, message.data())
     }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::cork;
+use crate::cork::{self, Put};
 use crate::error::SendError;
 use crate::items::{ItemMap, Items, SessionKey};
 use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ticket};
@@ -81,8 +81,8 @@ pub(crate) struct Inner<E: ?Sized> {
     /// What the protocol keeps with the session.
     pub(crate) attachment: Option<Box<dyn Any + Send + Sync>>,
     extras: Mutex<Option<Box<Extras>>>,
-    /// Someone else has been at the outbox since the connection task's batch began. Written under the outbox's lock,
-    /// except that the batch's own thread may look without.
+    /// Someone else has been at the outbox since the connection task's batch began, or the batch has no cork. Written under
+    /// the outbox's lock, except that the batch's own thread may look without.
     pub(crate) uncork: AtomicBool,
     pub(crate) outbox: Mutex<Outbox<E>>,
 }
@@ -241,15 +241,16 @@ impl Session {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
-    #[inline]
+    #[inline(always)]
     pub fn try_send_ref<'m>(&self, message: impl Into<MessageRef<'m>>) -> Result<SendOutcome, SendError> {
         let message = message.into();
         // In a batch of the session's own handlers no lock is needed.
-        if !self.0.uncork.load(Ordering::Relaxed)
-            && self.0.hub.middleware().is_none()
-            && let Some(result) = cork::put_ref(self.0.id, message)
-        {
-            return result.map(|()| SendOutcome::Sent);
+        if !self.0.uncork.load(Ordering::Relaxed) {
+            match cork::put_ref(self.0.id, message) {
+                Put::Queued => return Ok(SendOutcome::Sent),
+                Put::Failed(error) => return Err(*error),
+                Put::NoRoom => {}
+            }
         }
         match self.0.hub.middleware() {
             Some(_) => self.try_through_middleware(message.to_message()),
@@ -497,16 +498,18 @@ impl Future for Sending<'_> {
         let this = &mut *self;
         let inner = &*this.session.0;
         // In a batch of the session's own handlers no lock is needed.
-        if this.stage == Stage::Fresh
-            && !inner.uncork.load(Ordering::Relaxed)
-            && inner.hub.middleware().is_none()
-            && let Some(result) = cork::put(inner.id, &mut this.message)
-        {
-            this.stage = Stage::Done;
-            return match result {
-                Ok(()) => Poll::Ready(Ok(SendOutcome::Sent)),
-                Err(error) => Poll::Ready(Err(error)),
-            };
+        if this.stage == Stage::Fresh && !inner.uncork.load(Ordering::Relaxed) {
+            match cork::put(inner.id, &mut this.message) {
+                Put::Queued => {
+                    this.stage = Stage::Done;
+                    return Poll::Ready(Ok(SendOutcome::Sent));
+                }
+                Put::Failed(error) => {
+                    this.stage = Stage::Done;
+                    return Poll::Ready(Err(*error));
+                }
+                Put::NoRoom => {}
+            }
         }
         this.poll_admission(cx)
     }
@@ -528,17 +531,8 @@ impl Sending<'_> {
             }
         }
         let ticket = match this.stage {
-            Stage::Fresh => {
-                if !this.uncompressed
-                    && !this.session.0.uncork.load(Ordering::Relaxed)
-                    && let Some(result) = cork::put(this.session.0.id, &mut this.message)
-                {
-                    return this.finish(result.map(|()| SendOutcome::Sent));
-                }
-                None
-            }
+            Stage::Fresh | Stage::Yielded => None,
             Stage::Waiting(ticket) => Some(ticket),
-            Stage::Yielded => None,
             Stage::Done => panic!("a send was polled after it had completed"),
         };
         let mut outbox = this.session.outbox();

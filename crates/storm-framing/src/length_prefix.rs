@@ -2,7 +2,6 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::wire::MAX_HEAD;
 use crate::{DEFAULT_MAX_MESSAGE, FramingError, Located, MessageFramer, Wire};
 
 const PREFIX: usize = 4;
@@ -88,10 +87,9 @@ impl MessageFramer for LengthPrefixFramer {
     #[inline]
     fn encode_slice(&mut self, message: &[u8], wire: &mut dyn Wire) -> Result<(), FramingError> {
         self.check(message.len() as u64)?;
-        let mut prefix = [0; MAX_HEAD];
         #[expect(clippy::cast_possible_truncation, reason = "checked against a u32 above")]
-        prefix[..PREFIX].copy_from_slice(&(message.len() as u32).to_be_bytes());
-        wire.put_framed(&prefix, PREFIX, message);
+        let prefix = (message.len() as u32).swap_bytes();
+        wire.put_framed(prefix.to_le().into(), PREFIX, message);
         Ok(())
     }
 

@@ -10,18 +10,15 @@ pub trait Wire {
     /// Appends `bytes`, which may be shared instead of copied.
     fn put_bytes(&mut self, bytes: Bytes);
 
-    /// Appends copies of the first `len` bytes of `head` and of `body`, which may cost less than one after the other.
+    /// Appends the first `len` bytes of `head`, which is little-endian, and a copy of `body`: this may cost less than one after the other.
     ///
     /// # Panics
     /// `len` exceeds 16.
-    fn put_framed(&mut self, head: &[u8; 16], len: usize, body: &[u8]) {
-        self.put_slice(&head[..len]);
+    fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
+        self.put_slice(&head.to_le_bytes()[..len]);
         self.put_slice(body);
     }
 }
-
-/// The longest head [`Wire::put_framed`] takes.
-pub(crate) const MAX_HEAD: usize = 16;
 
 impl Wire for BytesMut {
     fn put_slice(&mut self, bytes: &[u8]) {

@@ -131,8 +131,8 @@ impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
     }
 
     #[inline]
-    fn encode_ref(&mut self, message: MessageRef<'_>, queue: &mut SendQueue) -> Result<(), SendError> {
-        self.0.encode_slice(message.data(), &mut QueueWire(queue)).map_err(send_error)
+    fn encode_slice(&mut self, data: &[u8], _: bool, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.0.encode_slice(data, &mut QueueWire(queue)).map_err(send_error)
     }
 
     fn twin(&self) -> Option<Box<dyn Encode>> {
@@ -183,8 +183,8 @@ impl Wire for QueueWire<'_> {
         self.0.put_bytes(bytes);
     }
 
-    #[inline]
-    fn put_framed(&mut self, head: &[u8; 16], len: usize, body: &[u8]) {
+    #[inline(always)]
+    fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
         self.0.put_framed(head, len, body);
     }
 }

@@ -20,8 +20,8 @@ use crate::message::MessageKind;
 
 /// Longest payload of a control frame.
 pub(crate) const MAX_CONTROL: u8 = 125;
-/// Room for any head, which has at most two bytes, eight of length and four of mask key; a power of two copies fastest.
-pub(crate) const HEAD_ROOM: usize = 16;
+/// Longest head: two bytes, eight of length, four of mask key.
+pub(crate) const MAX_HEAD: usize = 14;
 
 /// What a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,6 +147,18 @@ impl FrameStart {
     }
 }
 
+/// The head of a whole message in one plain, unmasked frame, as a little-endian number, and its size in bytes: what
+/// [`FrameHead::write`] writes, in registers.
+#[inline(always)]
+pub(crate) const fn plain_head(opcode: Opcode, len: u64) -> (u128, usize) {
+    let first = 0x80 | opcode as u128;
+    match len {
+        0..=125 => (first | (len as u128) << 8, 2),
+        126..=0xFFFF => (first | 126 << 8 | ((len as u16).swap_bytes() as u128) << 16, 4),
+        _ => (first | 127 << 8 | (len.swap_bytes() as u128) << 16, 10),
+    }
+}
+
 /// A whole frame head.
 ///
 /// ```
@@ -186,7 +198,7 @@ impl FrameHead {
     /// Writes the head to the start of `out` and says how long it is.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "each cast is in the arm that bounds the length")]
-    pub(crate) fn write(&self, out: &mut [u8; HEAD_ROOM]) -> usize {
+    pub(crate) fn write(&self, out: &mut [u8; MAX_HEAD]) -> usize {
         let mask_bit = if self.mask.is_some() { 0x80 } else { 0 };
         out[0] = (u8::from(self.fin) << 7) | (u8::from(self.rsv1) << 6) | self.opcode as u8;
         let mut at = match self.len {
@@ -223,7 +235,7 @@ mod tests {
             for mask in [None, Some([1, 2, 3, 4])] {
                 for (fin, rsv1) in [(true, false), (false, true)] {
                     let head = FrameHead { fin, rsv1, opcode: Opcode::Binary, mask, len };
-                    let mut bytes = [0; HEAD_ROOM];
+                    let mut bytes = [0; MAX_HEAD];
                     let size = head.write(&mut bytes);
                     assert_eq!(FrameHead::parse(&bytes[..size]), Ok(Some((head, size))));
                     for short in 0..size {
@@ -257,6 +269,19 @@ mod tests {
         let too_long = ProtocolError::ControlTooLong { opcode: 8, max: 125 };
         assert_eq!(FrameHead::parse(&[0x88, 126]), Err(too_long));
         assert_eq!(FrameHead::parse(&[0x88, 0x80 | 127]), Err(too_long));
+    }
+
+    #[test]
+    fn a_plain_head_in_registers_is_the_one_in_memory() {
+        for opcode in [Opcode::Text, Opcode::Binary] {
+            for len in [0, 1, 125, 126, 0xFFFF, 0x1_0000, u64::MAX >> 1] {
+                let mut expected = [0; MAX_HEAD];
+                let head = FrameHead { fin: true, rsv1: false, opcode, mask: None, len };
+                let size = head.write(&mut expected);
+                let (number, len) = plain_head(opcode, head.len);
+                assert_eq!(number.to_le_bytes()[..len], expected[..size], "{head:?}");
+            }
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub use mask::MaskSource;
 pub use message::{Message, MessageKind, MessageRef};
 pub use receiver::{Incoming, Look, Receiver};
 pub use role::Role;
-pub use sender::{SendError, Sender};
+pub use sender::{SendError, Sender, put_plain};
 pub use shared::{SharedFrame, SharedKey};
 pub use wire::Wire;
 

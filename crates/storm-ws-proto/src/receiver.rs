@@ -174,7 +174,7 @@ impl Receiver {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    #[inline]
+    #[inline(always)]
     pub fn receive_each(
         &mut self,
         wire: &mut BytesMut,
@@ -183,10 +183,13 @@ impl Receiver {
         let mut seen = Seen { wire, bytes: 0 };
         while matches!(self.phase, Phase::Head) {
             let rest = &mut seen.wire[seen.bytes..];
-            let (head, size, len) = match self.head(rest) {
-                Ok(Some(found)) => found,
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(self.fail(error, seen.take())),
+            let (head, size, len) = match self.short_head(rest) {
+                Some(found) => found,
+                None => match self.head(rest) {
+                    Ok(Some(found)) => found,
+                    Ok(None) => return Ok(None),
+                    Err(error) => return Err(self.fail(error, seen.take())),
+                },
             };
             let is_plain = head.fin && !head.rsv1 && matches!(head.opcode, Opcode::Text | Opcode::Binary);
             let Some(payload) = rest.get_mut(size..size + len).filter(|_| is_plain) else {
@@ -259,7 +262,7 @@ impl Receiver {
     }
 
     /// The next head with its size and the payload's length, if it is whole and breaks no rule.
-    #[inline]
+    #[inline(always)]
     fn head(&self, wire: &[u8]) -> Result<Option<(FrameHead, usize, usize)>, ProtocolError> {
         let &[first, second, ..] = wire else {
             return Ok(None);
@@ -271,6 +274,27 @@ impl Receiver {
         };
         let len = self.check_head(&head)?;
         Ok(Some((head, size, len)))
+    }
+
+    /// What [`head`](Self::head) finds, for what a server mostly gets: one plain masked frame of up to 125 bytes, with
+    /// no other message open. Three comparisons in registers; `None` is no verdict.
+    #[inline(always)]
+    fn short_head(&self, wire: &[u8]) -> Option<(FrameHead, usize, usize)> {
+        let ([first, second], rest) = wire.split_first_chunk()?;
+        let key = *rest.first_chunk()?;
+        let opcode = match *first {
+            0x81 => Opcode::Text,
+            0x82 => Opcode::Binary,
+            _ => return None,
+        };
+        let len = u64::from(second.checked_sub(0x80).filter(|len| *len <= 125)?);
+        let fits = |max: Option<u64>| max.is_none_or(|max| len <= max);
+        let plain = self.role == Role::Server && self.open.is_none();
+        if !plain || !fits(self.limits.max_frame_size) || !fits(self.limits.max_message_size) {
+            return None;
+        }
+        let head = FrameHead { fin: true, rsv1: false, opcode, mask: Some(key), len };
+        Some((head, 6, usize::from(second & 0x7F)))
     }
 
     #[inline]

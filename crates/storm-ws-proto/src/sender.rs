@@ -14,7 +14,7 @@ use crate::close::{CloseCode, fit_reason};
 use crate::deflate::Deflater;
 #[cfg(not(feature = "deflate"))]
 use crate::deflate_off::Deflater;
-use crate::frame::{FrameHead, HEAD_ROOM, MAX_CONTROL, Opcode};
+use crate::frame::{FrameHead, MAX_CONTROL, MAX_HEAD, Opcode, plain_head};
 use crate::mask::{self, MaskSource};
 use crate::message::MessageKind;
 use crate::role::Role;
@@ -365,18 +365,13 @@ impl Sender {
         let mask = self.masks.as_mut().map(|masks| masks.next_key());
         let len = payload.as_slice().len();
         let head = FrameHead { fin, rsv1, opcode, mask, len: len as u64 };
-        let mut head_bytes = [0; HEAD_ROOM];
+        let mut head_bytes = [0; MAX_HEAD];
         let size = head.write(&mut head_bytes);
+        wire.put_slice(&head_bytes[..size]);
         match (mask, payload) {
-            (Some(key), payload) => {
-                wire.put_slice(&head_bytes[..size]);
-                put_masked(key, payload.as_slice(), wire);
-            }
-            (None, Payload::Shared(bytes)) if len >= wire.share_threshold() => {
-                wire.put_slice(&head_bytes[..size]);
-                wire.put_bytes(bytes);
-            }
-            (None, payload) => wire.put_framed(&head_bytes, size, payload.as_slice()),
+            (Some(key), payload) => put_masked(key, payload.as_slice(), wire),
+            (None, Payload::Shared(bytes)) if len >= wire.share_threshold() => wire.put_bytes(bytes),
+            (None, payload) => wire.put_slice(payload.as_slice()),
         }
     }
 }
@@ -396,6 +391,14 @@ impl OpenMessage {
         }
         Ok(())
     }
+}
+
+/// Writes a whole message as one frame, neither masked nor compressed: what a server without compression does, and needs no
+/// [`Sender`] for.
+#[inline(always)]
+pub fn put_plain<W: Wire + ?Sized>(kind: MessageKind, payload: &[u8], wire: &mut W) {
+    let (head, size) = plain_head(Opcode::from(kind), payload.len() as u64);
+    wire.put_framed(head, size, payload);
 }
 
 /// Writes a masked copy: in small steps over the stack, or in one piece that the wire may keep.

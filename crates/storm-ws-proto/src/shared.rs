@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use crate::frame::{FrameHead, HEAD_ROOM, Opcode};
+use crate::frame::{FrameHead, MAX_HEAD, Opcode};
 use crate::message::MessageKind;
 
 /// What must be equal for two sessions to share encoded frames.
@@ -108,7 +108,7 @@ impl SharedFrame {
 fn frame(kind: MessageKind, rsv1: bool, payload: &[u8]) -> Bytes {
     let head =
         FrameHead { fin: true, rsv1, opcode: Opcode::from(kind), mask: None, len: payload.len() as u64 };
-    let mut head_bytes = [0; HEAD_ROOM];
+    let mut head_bytes = [0; MAX_HEAD];
     let size = head.write(&mut head_bytes);
     let mut bytes = Vec::with_capacity(size + payload.len());
     bytes.extend_from_slice(&head_bytes[..size]);

@@ -179,7 +179,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
                 let message = message.take().expect("a send queues its message once");
                 self.encoder.encode(message, queue)?;
             }
-            Payload::Ref(message) => self.encoder.encode_ref(message, queue)?,
+            Payload::Ref(message) => self.encoder.encode_slice(message.data(), message.is_text(), queue)?,
             Payload::Uncompressed(message) => {
                 let message = message.take().expect("a send queues its message once");
                 self.encoder.encode_uncompressed(message, queue)?;

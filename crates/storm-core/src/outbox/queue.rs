@@ -58,18 +58,20 @@ impl SendQueue {
         self.small.extend_from_slice(bytes);
     }
 
-    /// Appends a copy of the first `len` bytes of `head`, and of `body`: what [`put_slice`](Self::put_slice) does with
-    /// each of them, for the price of one.
+    /// Appends the first `len` bytes of `head`, which is little-endian, and a copy of `body`: what
+    /// [`put_slice`](Self::put_slice) does with each of them, for the price of one.
     ///
     /// # Panics
     /// `len` exceeds 16.
-    #[inline]
-    pub fn put_framed(&mut self, head: &[u8; 16], len: usize, body: &[u8]) {
+    #[inline(always)]
+    pub fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
+        // All of the number is copied, straight from registers, and what is too much taken back: bytes collected in
+        // memory first would have to settle there before a wider read.
+        let head = head.to_le_bytes();
+        assert!(len <= head.len(), "a head of at most 16 bytes");
         self.room_for(head.len() + body.len());
         let before = self.small.len();
-        // All of the array is copied, since that is one instruction, and what is too much taken back.
-        assert!(len <= head.len(), "a head of at most 16 bytes");
-        self.small.extend_from_slice(head);
+        self.small.extend_from_slice(&head);
         self.small.truncate(before + len);
         self.small.extend_from_slice(body);
     }

@@ -91,7 +91,7 @@ pub trait WsHandler: Send + Sync + 'static {
 impl<H: WsHandler> Events<WsSession, Message> for Adapter<H> {
     const IN_PLACE: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
         self.0.on_message_ref(session, message)
     }
