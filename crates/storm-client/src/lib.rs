@@ -1,9 +1,9 @@
 //! Clients: what happens around a connection on the connecting side.
 //!
 //! ```text
-//!  connect ──> [ dial (one budget) ──> storm_transport::Connection::run ──> ended ]
-//!                 ^                                                           │ auto-reconnect
-//!                 └── on_reconnecting(attempt, delay) <── delay <─────────────┘
+//!  connect ──> [ dial, TLS, upgrade (one budget) ──> storm_transport::Connection::run ──> ended ]
+//!                 ^                                                                         │ auto-reconnect
+//!                 └── on_reconnecting(attempt, delay) <── delay <───────────────────────────┘
 //! ```
 //!
 //! Not here: the connection loop (`storm-transport`), sessions (`storm-core`).
@@ -11,6 +11,8 @@
 mod events;
 mod handle;
 mod options;
+#[cfg(feature = "tls")]
+mod secure;
 mod supervise;
 mod tcp;
 #[cfg(feature = "ws")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use storm_core::{ConfigError, SessionOptions};
 use storm_transport::SocketOptions;
+use storm_transport::connect::{DialError, Dialer, Proxy, ProxyError, Purpose, Resolver};
 
 /// Options of a client. Each has a setter of the same name here and on the client's builder.
 ///
@@ -23,8 +24,22 @@ use storm_transport::SocketOptions;
 pub struct ClientOptions {
     /// One budget for an attempt to connect, from the name lookup on. Default 10 s.
     pub connect_timeout: Duration,
+    /// How long an attempt to one address of a name may take before the next one is tried beside it (RFC 8305, Happy
+    /// Eyeballs: families take turns, the first connection wins). Default 250 ms; from 10 ms to 2 s. Short: more
+    /// connections are begun than are needed. Long: a dead address delays the connection by that. `None` waits until the
+    /// attempt has failed, which may use up the budget.
+    pub connection_attempt_delay: Option<Duration>,
+    /// Who looks up names. Default: the system.
+    pub resolver: Resolver,
+    /// The way out: through a proxy (HTTP CONNECT or SOCKS 5), which looks up the server's name. Default `None`: directly,
+    /// whatever the environment says; [`Proxy::from_env`] asks it. A session's `remote_addr` is the proxy's then.
+    pub proxy: Option<Proxy>,
     /// Whether and how lost connections are replaced. Default `None`: they are not.
     pub reconnect: Option<ReconnectOptions>,
+    /// Speaks TLS. Default `None`: none; `wss://` URIs do in any case, with
+    /// [default options](storm_transport::ClientTlsOptions) if there are none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<storm_transport::ClientTlsOptions>,
     /// Options of the socket.
     pub socket: SocketOptions,
     /// Limits and deadlines of the session.
@@ -70,7 +85,12 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
+            connection_attempt_delay: Some(Duration::from_millis(250)),
+            resolver: Resolver::default(),
+            proxy: None,
             reconnect: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             socket: SocketOptions::default(),
             session: SessionOptions::default(),
         }
@@ -82,11 +102,37 @@ impl ClientOptions {
         if self.connect_timeout.is_zero() {
             return Err(ConfigError::new("connect_timeout", "must be longer than zero"));
         }
+        // RFC 8305 §8.
+        let range = Duration::from_millis(10)..=Duration::from_secs(2);
+        if self.connection_attempt_delay.is_some_and(|delay| !range.contains(&delay)) {
+            return Err(ConfigError::new(
+                "connection_attempt_delay",
+                "must be from 10 ms to 2 s; None tries one address after the other",
+            ));
+        }
         if self.reconnect.as_ref().is_some_and(|reconnect| reconnect.max_attempts == Some(0)) {
             return Err(ConfigError::new("max_attempts", "must be at least 1; None removes the limit"));
         }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.validate()?;
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.validate()?;
+        }
         self.socket.validate()?;
         self.session.validate()
+    }
+
+    /// What opens the streams of connections.
+    pub(crate) fn dialer(&self, purpose: Purpose) -> Dialer<'_> {
+        Dialer {
+            socket: &self.socket,
+            resolver: &self.resolver,
+            attempt_delay: self.connection_attempt_delay,
+            proxy: self.proxy.as_ref(),
+            purpose,
+        }
     }
 }
 
@@ -99,9 +145,39 @@ macro_rules! option_setters {
             self
         }
 
+        /// Sets [`ClientOptions::connection_attempt_delay`](crate::ClientOptions::connection_attempt_delay).
+        pub fn connection_attempt_delay(mut self, delay: impl Into<Option<std::time::Duration>>) -> Self {
+            self.$($options.)?connection_attempt_delay = delay.into();
+            self
+        }
+
+        /// Sets [`ClientOptions::resolver`](crate::ClientOptions::resolver) to an async function of host and port that
+        /// says addresses.
+        pub fn resolver<R, Fut>(mut self, resolve: R) -> Self
+        where
+            R: Fn(String, u16) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = std::io::Result<Vec<std::net::SocketAddr>>> + Send + 'static,
+        {
+            self.$($options.)?resolver = storm_transport::connect::Resolver::new(resolve);
+            self
+        }
+
+        /// Sets [`ClientOptions::proxy`](crate::ClientOptions::proxy).
+        pub fn proxy(mut self, proxy: impl Into<Option<storm_transport::connect::Proxy>>) -> Self {
+            self.$($options.)?proxy = proxy.into();
+            self
+        }
+
         /// Sets [`ClientOptions::reconnect`](crate::ClientOptions::reconnect).
         pub fn reconnect(mut self, reconnect: impl Into<Option<crate::ReconnectOptions>>) -> Self {
             self.$($options.)?reconnect = reconnect.into();
+            self
+        }
+
+        /// Sets [`ClientOptions::tls`](crate::ClientOptions::tls).
+        #[cfg(feature = "tls")]
+        pub fn tls(mut self, tls: impl Into<Option<storm_transport::ClientTlsOptions>>) -> Self {
+            self.$($options.)?tls = tls.into();
             self
         }
 
@@ -164,9 +240,22 @@ pub enum ConnectError {
     /// The budget was used up.
     #[error("not connected within {0:?}")]
     TimedOut(Duration),
-    /// The name did not resolve, or no address of it took the connection.
+    /// The name did not resolve, or no address of it took the connection: [`AddressesFailed`] has the error of each.
+    ///
+    /// [`AddressesFailed`]: storm_transport::connect::AddressesFailed
     #[error("the connection could not be opened")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// A certificate, its key or roots of ours cannot be used. Nothing was opened.
+    #[cfg(feature = "tls")]
+    #[error("tls cannot be set up")]
+    TlsConfig(#[source] storm_transport::tls::TlsConfigError),
+    /// The TLS handshake failed: the server's certificate is not to be trusted, say. Nothing else was sent.
+    #[cfg(feature = "tls")]
+    #[error("the tls handshake failed")]
+    Tls(#[source] storm_transport::tls::TlsError),
+    /// The proxy did not open a tunnel: it cannot be reached, or refuses, and then says why.
+    #[error("the proxy did not open the connection")]
+    Proxy(#[source] ProxyError),
     /// The request must not be sent as it was put together. Nothing was opened.
     #[cfg(feature = "ws")]
     #[error("the request is not valid")]
@@ -188,25 +277,62 @@ pub enum ConnectError {
     },
 }
 
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        // With TLS 1.3 a server's refusal of our certificate comes after the handshake, and meets whoever reads first.
+        #[cfg(feature = "tls")]
+        if let Some(error) = storm_transport::tls::TlsError::of(&error) {
+            return Self::Tls(error);
+        }
+        Self::Io(error)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<storm_transport::tls::TlsConfigError> for ConnectError {
+    fn from(error: storm_transport::tls::TlsConfigError) -> Self {
+        match error {
+            storm_transport::tls::TlsConfigError::Options(error) => Self::Config(error),
+            error => Self::TlsConfig(error),
+        }
+    }
+}
+
 impl ConnectError {
     /// Whether networks bring it about by themselves, so that it is no error for `on_error`.
     pub(crate) fn is_expected(&self) -> bool {
         match self {
             Self::Config(_) => false,
+            #[cfg(feature = "tls")]
+            Self::TlsConfig(_) | Self::Tls(_) => false,
             #[cfg(feature = "ws")]
             Self::Request(_) | Self::Panic(_) | Self::Refused { .. } => false,
             Self::TimedOut(_) => true,
-            Self::Io(error) => matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::TimedOut
-                    | io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::HostUnreachable
-                    | io::ErrorKind::NetworkUnreachable
-            ),
+            Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => is_expected(error),
+            Self::Proxy(error) => error.is_target_unreachable(),
+        }
+    }
+}
+
+fn is_expected(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Io(error) => error.into(),
+            DialError::Proxy(error) => Self::Proxy(error),
         }
     }
 }

@@ -9,13 +9,18 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
-use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream, connect};
+use storm_transport::connect::Purpose;
+#[cfg(feature = "tls")]
+use storm_transport::tls::TlsConnector;
+use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
 use tokio::sync::watch;
 
 use crate::events::event_setters;
 use crate::options::option_setters;
+#[cfg(feature = "tls")]
+use crate::secure::{connector, host_of, secure};
 use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
@@ -131,7 +136,18 @@ where
         options.validate()?;
         let hub = Hub::new(options.session.clone(), middleware)?;
         let shared = Arc::new(Shared::new(hub, options, on_reconnecting));
-        let endpoint = TcpEndpoint { addr, framer, events };
+        #[cfg(feature = "tls")]
+        let tls = match &shared.options.tls {
+            Some(tls) => Some(connector(tls.clone(), host_of(&addr)).await?),
+            None => None,
+        };
+        let endpoint = TcpEndpoint {
+            addr,
+            #[cfg(feature = "tls")]
+            tls,
+            framer,
+            events,
+        };
         let ready = open(&endpoint, &shared, 0).await?;
         let (running, ended) = watch::channel(());
         let handle = ClientHandle::new(shared.clone(), ended);
@@ -154,8 +170,21 @@ impl<E, F> std::fmt::Debug for TcpClient<E, F> {
 
 struct TcpEndpoint<E, F> {
     addr: ConnectAddr,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConnector>,
     framer: F,
     events: E,
+}
+
+impl<E, F> TcpEndpoint<E, F> {
+    /// What its connections are for, as far as the way to the server depends on it.
+    fn purpose(&self) -> Purpose {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return Purpose::Tls;
+        }
+        Purpose::Tcp
+    }
 }
 
 impl<E, F> Endpoint for TcpEndpoint<E, F>
@@ -166,8 +195,11 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = connect(&self.addr, &shared.options.socket).await?;
-        let driver = Driver::register(&shared.hub, Role::Client, remote, FramedEncode(self.framer.clone()));
+        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
+        let peer = Peer::from(remote);
+        #[cfg(feature = "tls")]
+        let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
+        let driver = Driver::register(&shared.hub, Role::Client, peer, FramedEncode(self.framer.clone()));
         Ok(Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()))
     }
 

@@ -1,7 +1,6 @@
 //! The connection task's side of a session. One driver per session; users never meet it.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -9,8 +8,9 @@ use std::task::Waker;
 use parking_lot::MutexGuard;
 
 use crate::cork;
+use crate::metrics::Ending;
 use crate::outbox::{Encode, Outbox, Phase, SendQueue};
-use crate::{ConnectionState, DisconnectReason, Hub, Role, Session};
+use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session};
 
 /// What the session's users want of the connection task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,25 +38,20 @@ pub struct Driver {
 
 impl Driver {
     /// A session for a transport that is ready, registered with `hub` from here on.
-    pub fn register(
-        hub: &Arc<Hub>,
-        role: Role,
-        remote_addr: Option<SocketAddr>,
-        encoder: impl Encode,
-    ) -> Self {
-        Self::register_with(hub, role, remote_addr, encoder, None)
+    pub fn register(hub: &Arc<Hub>, role: Role, peer: impl Into<Peer>, encoder: impl Encode) -> Self {
+        Self::register_with(hub, role, peer, encoder, None)
     }
 
     /// As [`register`](Self::register), with what the protocol keeps with the session.
     pub fn register_with(
         hub: &Arc<Hub>,
         role: Role,
-        remote_addr: Option<SocketAddr>,
+        peer: impl Into<Peer>,
         encoder: impl Encode,
         attachment: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
         let twin = encoder.twin();
-        let session = Session::new(hub.clone(), role, remote_addr, encoder, attachment);
+        let session = Session::new(hub.clone(), role, peer.into(), encoder, attachment);
         session.0.state.advance(ConnectionState::Connected);
         hub.enter(&session);
         Self { session, twin, in_batch: false }
@@ -136,11 +131,15 @@ impl Driver {
         add(&self.session.0.messages_received, messages);
     }
 
-    /// The transport is gone, for `reason` unless another was there first: sends fail, closers are woken.
-    pub fn transport_gone(&mut self, reason: DisconnectReason) -> DisconnectReason {
+    /// The transport is gone, for `reason` unless another was there first: sends fail, closers are woken. Only the
+    /// first call counts `ending`.
+    pub fn transport_gone(&mut self, reason: DisconnectReason, ending: Ending) -> DisconnectReason {
         self.session.0.reason.set(reason);
         self.session.0.state.advance(ConnectionState::Closed);
-        self.outbox().finish();
+        let is_news = self.outbox().finish();
+        if is_news {
+            self.session.0.hub.count_ending(ending);
+        }
         self.session.disconnect_reason().unwrap_or(reason)
     }
 }
@@ -154,7 +153,7 @@ impl std::fmt::Debug for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // Reached without `transport_gone` only when the runtime drops the task.
-        self.transport_gone(DisconnectReason::Aborted);
+        self.transport_gone(DisconnectReason::Aborted, Ending::Cut);
         self.session.0.hub.leave(&self.session);
     }
 }

@@ -1,11 +1,16 @@
 //! What the sessions of one server or client have in common.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::broadcast::Broadcast;
-use crate::metrics::{MetricsState, ServerMetrics};
+use crate::metrics::{Ending, HandshakeFailure, MetricsState, ServerMetrics, Tally};
 use crate::middleware::MiddlewareChain;
 use crate::{ConfigError, Error, Groups, Message, Session, SessionOptions, Sessions};
+
+/// What the clock can add to now without overflowing.
+const LONGEST_CLOSE: Duration = Duration::from_secs(86_400 * 365);
 
 /// The sessions, groups and metrics of one server or client; every session leads to it with
 /// [`Session::server`].
@@ -16,6 +21,8 @@ pub struct Hub {
     options: SessionOptions,
     middleware: Option<MiddlewareChain>,
     metrics: MetricsState,
+    /// Milliseconds that a close may take at least, whatever the close deadline.
+    drain: AtomicU64,
 }
 
 impl Hub {
@@ -31,6 +38,7 @@ impl Hub {
             options,
             middleware: (!middleware.is_empty()).then_some(middleware),
             metrics: MetricsState::default(),
+            drain: AtomicU64::new(0),
         });
         #[cfg(feature = "metrics")]
         crate::metrics::otel::observe(&hub);
@@ -78,14 +86,42 @@ impl Hub {
         self.metrics.count_error();
     }
 
+    /// How long an orderly close that begins now may take: the close deadline, or the time a shutdown gives.
+    pub fn close_within(&self) -> Duration {
+        self.options
+            .close_deadline
+            .max(Duration::from_millis(self.drain.load(Ordering::Acquire)))
+            .min(LONGEST_CLOSE)
+    }
+
+    /// Gives closes that begin from now on `within`, if that is longer than the close deadline.
+    pub fn extend_closes(&self, within: Duration) {
+        let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        self.drain.fetch_max(millis, Ordering::AcqRel);
+    }
+
+    /// How the transports of sessions have ended so far.
+    pub fn endings(&self) -> Tally<Ending> {
+        self.metrics.endings()
+    }
+
+    pub(crate) fn count_ending(&self, ending: Ending) {
+        self.metrics.count_ending(ending);
+    }
+
+    /// Handshakes that made no session so far.
+    pub fn handshake_failures(&self) -> Tally<HandshakeFailure> {
+        self.metrics.handshake_failures()
+    }
+
     /// Notes how long a handshake took.
-    pub fn record_handshake(&self, took: std::time::Duration) {
+    pub fn record_handshake(&self, took: Duration) {
         self.metrics.record_handshake(took);
     }
 
-    /// Counts a handshake that made no session, because its time was up if `timed_out`.
-    pub fn count_handshake_failure(&self, timed_out: bool) {
-        self.metrics.count_handshake_failure(timed_out);
+    /// Counts a handshake that made no session.
+    pub fn count_handshake_failure(&self, failure: HandshakeFailure) {
+        self.metrics.count_handshake_failure(failure);
     }
 
     pub(crate) fn enter(&self, session: &Session) {

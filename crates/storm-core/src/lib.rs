@@ -20,7 +20,7 @@
 //! | [`middleware`] | hooks around every session |
 //! | [`metrics`] | counters of a session and of a server |
 //!
-//! Features: `metrics` adds the OpenTelemetry instruments.
+//! Features: `metrics` adds the OpenTelemetry instruments, `tls` what a session says about its TLS.
 
 pub mod broadcast;
 pub mod buffer_pool;
@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod middleware;
 pub mod options;
 pub mod outbox;
+pub mod peer;
 pub mod session;
 pub mod sessions;
 pub mod state;
@@ -52,6 +53,9 @@ pub use metrics::{ConnectionMetrics, ServerMetrics};
 pub use middleware::Middleware;
 pub use options::{SessionOptions, SlowConsumerPolicy};
 pub use outbox::SendOutcome;
+pub use peer::Peer;
+#[cfg(feature = "tls")]
+pub use peer::{TlsInfo, TlsVersion};
 pub use session::{Session, SessionId};
 pub use sessions::Sessions;
 pub use state::{ConnectionState, DisconnectReason, Role};

@@ -89,7 +89,7 @@ impl MessageFramer for LengthPrefixFramer {
         self.check(message.len() as u64)?;
         #[expect(clippy::cast_possible_truncation, reason = "checked against a u32 above")]
         let prefix = (message.len() as u32).swap_bytes();
-        wire.put_framed(prefix.to_le().into(), PREFIX, message);
+        wire.put_framed(prefix.into(), PREFIX, message);
         Ok(())
     }
 

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use storm_core::isolation::catch_unwind_of;
-use storm_core::{Error, ErrorKind, Hub};
+use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
@@ -30,22 +31,64 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
-    #[cfg_attr(not(feature = "ws"), expect(dead_code, reason = "plain TCP has no handshake"))]
+    #[cfg_attr(
+        not(any(feature = "ws", feature = "tls")),
+        expect(dead_code, reason = "plain TCP has no handshake")
+    )]
     pub(crate) handshake_timeout: Option<Duration>,
-    /// Becomes true, once, when the server stops.
-    pub(crate) stopping: watch::Sender<bool>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
+    /// Only moves forward.
+    pub(crate) phase: watch::Sender<Phase>,
+}
+
+/// Where a server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Running,
+    /// Nothing new comes in; what there is gets its time to end.
+    Stopping,
+    /// The time is up.
+    Cutting,
 }
 
 impl Shared {
+    #[cfg(feature = "ws")]
     pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+        *self.phase.borrow() >= Phase::Stopping
     }
 
-    /// Completes when the server stops.
-    pub(crate) async fn stopped(&self) {
-        // The sender is ours, so waiting cannot fail.
-        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let is_news = *current < phase;
+            *current = phase.max(*current);
+            is_news
+        });
     }
+
+    /// Completes when the server is in `phase` or beyond.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        // The sender is ours, so waiting cannot fail.
+        let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+    }
+
+    /// For a session that is registered now: ends it if the shutdown may have looked at the sessions before.
+    pub(crate) fn admit(&self, session: &Session) {
+        let phase = *self.phase.borrow();
+        match phase {
+            Phase::Running => {}
+            Phase::Stopping => say_goodbye(session),
+            Phase::Cutting => session.abort_for(DisconnectReason::GoingAway),
+        }
+    }
+}
+
+/// RFC 6455 §7.4.1: an endpoint is going away.
+const GOING_AWAY: u16 = 1001;
+
+/// Closes a session because its server stops.
+pub(crate) fn say_goodbye(session: &Session) {
+    session.start_close_with(DisconnectReason::GoingAway, Some((GOING_AWAY, ByteString::new())));
 }
 
 /// Where connections come from.
@@ -67,7 +110,7 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
     listening: Slot,
 ) {
     let mut wait = FIRST_WAIT;
-    let mut stopped = std::pin::pin!(shared.stopped());
+    let mut stopped = std::pin::pin!(shared.reached(Phase::Stopping));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -85,7 +128,11 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
             Err(error) => {
                 let error = Error::new(ErrorKind::Accept, error);
-                report(&*endpoint, &shared.hub, &error).await;
+                tokio::select! {
+                    // Handlers that hang hold up no shutdown beyond its deadline.
+                    () = shared.reached(Phase::Cutting) => break,
+                    () = report(&*endpoint, &shared.hub, &error) => {}
+                }
                 tokio::select! {
                     () = &mut stopped => break,
                     () = tokio::time::sleep(wait) => {}
@@ -170,7 +217,9 @@ mod tests {
             hub: hub.clone(),
             slots: Slots::new(None),
             handshake_timeout: None,
-            stopping: watch::channel(false).0,
+            #[cfg(feature = "tls")]
+            tls: None,
+            phase: watch::channel(Phase::Running).0,
         });
         let endpoint = Arc::new(Reports::default());
         let listening = shared.slots.take().expect("no limit");
@@ -183,7 +232,7 @@ mod tests {
         assert!(began.elapsed() >= Duration::from_millis(1275 + 4 * 1000), "{:?}", began.elapsed());
         assert_eq!(endpoint.0.load(Ordering::Relaxed), 12);
         assert_eq!(hub.metrics().error_count, 12);
-        shared.stopping.send_replace(true);
+        shared.enter(Phase::Stopping);
         accepting.await.expect("no panic");
         assert_eq!(shared.slots.used(), 0);
     }

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use storm_core::metrics::{Ending, HandshakeFailure};
 use storm_core::{
     Broadcast, ConnectionState, DisconnectReason, Groups, Hub, Message, ServerMetrics, Sessions,
 };
 
-use crate::accept::Shared;
+#[cfg(feature = "tls")]
+use storm_transport::tls::TlsConfigError;
+
+use crate::accept::{Phase, Shared, say_goodbye};
 use crate::slots::Slots;
 
 /// A running server. Cloning is cheap; dropping every handle leaves the server running.
@@ -21,20 +25,21 @@ pub struct ServerHandle {
     local_addrs: Arc<[SocketAddr]>,
 }
 
-/// How the sessions ended that were alive when a shutdown began.
+/// What became of connections from the beginning of a shutdown to its return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// In an orderly way: everything queued has left.
+    /// Sessions that ended in an orderly way: everything queued has left, and both sides have ended their streams.
     pub closed: usize,
-    /// Cut at the deadline.
+    /// Sessions cut by this side, at the deadline or by an abort: what was still queued is lost.
     pub aborted: usize,
+    /// Sessions whose transport failed, or whose peer reset it, before they had ended: what was still queued is lost.
+    pub lost: usize,
+    /// Connections in a handshake that were answered with 503, or cut at the deadline.
+    pub refused: usize,
     /// Connections whose handlers were still running when the shutdown returned.
     pub unfinished: usize,
 }
-
-/// RFC 6455 §7.4.1: an endpoint is going away.
-const GOING_AWAY: u16 = 1001;
 
 impl ServerHandle {
     pub(crate) fn new(shared: Arc<Shared>, listening: Arc<Slots>, local_addrs: Vec<SocketAddr>) -> Self {
@@ -87,49 +92,95 @@ impl ServerHandle {
         self.shared.hub.broadcast_text(text)
     }
 
+    /// Reads the files of certificates, keys and roots anew, for new connections. Those that are there go on as they are.
+    ///
+    /// # Cancel safety
+    /// The reload, once begun, goes on if the future is dropped.
+    ///
+    /// # Errors
+    /// A file cannot be used, and the server goes on with what it has; or it speaks no TLS.
+    #[cfg(feature = "tls")]
+    pub async fn reload_tls(&self) -> Result<(), TlsConfigError> {
+        let tls = self.shared.tls.clone().ok_or(TlsConfigError::Disabled)?;
+        crate::secure::blocking(move || tls.reload()).await
+    }
+
+    /// Replaces certificates and all other TLS options (except
+    /// [`watch_files`](storm_transport::TlsOptions::watch_files)) for new connections.
+    ///
+    /// # Cancel safety
+    /// As [`reload_tls`](Self::reload_tls).
+    ///
+    /// # Errors
+    /// As [`reload_tls`](Self::reload_tls).
+    #[cfg(feature = "tls")]
+    pub async fn replace_tls(&self, options: storm_transport::TlsOptions) -> Result<(), TlsConfigError> {
+        let tls = self.shared.tls.clone().ok_or(TlsConfigError::Disabled)?;
+        crate::secure::blocking(move || tls.replace(options)).await
+    }
+
     /// Completes when a shutdown has begun and no connection is left.
     ///
     /// # Cancel safety
     /// May be dropped and called again.
     pub async fn stopped(&self) {
-        self.shared.stopped().await;
+        self.shared.reached(Phase::Stopping).await;
         self.listening.all_free().await;
         self.shared.slots.all_free().await;
     }
 
-    /// Stops: accepts no more, closes every session with reason [`DisconnectReason::GoingAway`], waits up to
-    /// `deadline` for queued messages to leave and peers to answer, aborts the rest and reports. Handlers that still
-    /// run then have one close deadline to finish. May be called again and together; every caller gets a report.
+    /// Stops, in this order:
+    ///
+    /// 1. accepts no more, and answers upgrade requests that are under way with 503;
+    /// 2. closes every session with reason [`DisconnectReason::GoingAway`]: what is queued leaves, then a close frame with
+    ///    code 1001 on WebSocket, then the end of the stream;
+    /// 3. waits for the ends, up to `deadline`, which takes the place of a shorter close deadline;
+    /// 4. aborts what is left;
+    /// 5. gives handlers that still run one close deadline to finish, and reports.
+    ///
+    /// May be called again and together: every caller gets a report of what ended since its call, and the shortest deadline
+    /// cuts. Not to be awaited inside a handler of the same server, which it waits for.
     ///
     /// # Cancel safety
     /// What has begun goes on if the future is dropped: the server has stopped accepting and sessions are closing.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        self.shared.stopping.send_replace(true);
-        self.listening.all_free().await;
-        let mut began_with = 0;
+        let before = self.ends();
+        // Before anyone closes: a close keeps the deadline it began with.
+        self.shared.hub.extend_closes(deadline);
+        self.shared.enter(Phase::Stopping);
         for session in self.sessions().iter() {
-            began_with += 1;
             say_goodbye(&session);
         }
-        let in_time = tokio::time::timeout(deadline, self.shared.slots.all_free()).await.is_ok();
-        let mut report = ShutdownReport { closed: began_with, ..ShutdownReport::default() };
-        if in_time {
-            return report;
+        if tokio::time::timeout(deadline, self.stopped()).await.is_err() {
+            self.shared.enter(Phase::Cutting);
+            for session in self.sessions().iter().filter(|session| session.state() != ConnectionState::Closed)
+            {
+                session.abort_for(DisconnectReason::GoingAway);
+            }
+            let grace = self.shared.hub.options().close_deadline + Duration::from_millis(100);
+            // Those that do not make it are counted below.
+            let _ = tokio::time::timeout(grace, self.stopped()).await;
         }
-        for session in self.sessions().iter().filter(|session| session.state() != ConnectionState::Closed) {
-            session.abort_for(DisconnectReason::GoingAway);
-            report.aborted += 1;
+        let after = self.ends();
+        ShutdownReport {
+            closed: after.closed - before.closed,
+            aborted: after.aborted - before.aborted,
+            lost: after.lost - before.lost,
+            refused: after.refused - before.refused,
+            unfinished: self.shared.slots.used() + self.listening.used(),
         }
-        report.closed = report.closed.saturating_sub(report.aborted);
-        let grace = self.shared.hub.options().close_deadline + Duration::from_millis(100);
-        if tokio::time::timeout(grace, self.shared.slots.all_free()).await.is_err() {
-            report.unfinished = self.shared.slots.used();
-        }
-        report
     }
-}
 
-/// Closes a session because its server stops.
-pub(crate) fn say_goodbye(session: &storm_core::Session) {
-    session.start_close_with(DisconnectReason::GoingAway, Some((GOING_AWAY, ByteString::new())));
+    /// What has ended so far.
+    fn ends(&self) -> ShutdownReport {
+        let endings = self.shared.hub.endings();
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        ShutdownReport {
+            closed: count(endings.get(Ending::Orderly)),
+            aborted: count(endings.get(Ending::Cut)),
+            lost: count(endings.get(Ending::Lost)),
+            refused: count(self.shared.hub.handshake_failures().get(HandshakeFailure::Stopping)),
+            unfinished: 0,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! From an accepted stream to an upgraded one, or to an answer that refuses it.
+//! From an accepted stream (and after TLS, if there is any) to an upgraded one, or to an answer that refuses it.
 //!
 //! ```text
 //!  request head ── plain GET ──> on_http ──> answer, end
@@ -6,7 +6,8 @@
 //!       └──> origin ──> on_upgrade ──> 101 ──> session          any refusal: answer, end
 //! ```
 //!
-//! All of it within one budget. Not here: what a request must look like (`storm-ws-proto`).
+//! From the moment the server stops there is one answer to upgrades, 503, whatever they were waiting for; plain HTTP is
+//! answered as ever. Not here: the time it may take (`budget`), what a request must look like (`storm-ws-proto`).
 
 use std::fmt;
 use std::io;
@@ -14,11 +15,12 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use storm_core::isolation::catch_unwind_of;
-use storm_core::{ConfigError, Error, ErrorKind};
+use storm_core::metrics::HandshakeFailure;
+use storm_core::{ConfigError, Error, ErrorKind, Peer};
 use storm_transport::Stream;
 use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
 use storm_transport::ws::{Agreed, WsOptions};
@@ -26,7 +28,7 @@ use storm_ws_proto::handshake::{Accept, OriginList, Reject, Request, Upgrade};
 use storm_ws_proto::http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
-use crate::accept::{Endpoint, Shared, report};
+use crate::accept::{Endpoint, Phase, Shared, report};
 
 /// Any HTTP answer that ends the connection; the same type as [`Reject`].
 pub type HttpResponse = Reject;
@@ -63,13 +65,19 @@ impl Rules {
 #[derive(Debug, Clone)]
 pub struct UpgradeRequest {
     upgrade: Arc<Upgrade>,
-    remote_addr: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl UpgradeRequest {
     /// The peer's address; `None` for a unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.remote_addr
+        self.peer.addr
+    }
+
+    /// What TLS agreed on, with the peer's certificates; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&storm_core::TlsInfo> {
+        self.peer.tls.as_deref()
     }
 }
 
@@ -85,13 +93,19 @@ impl Deref for UpgradeRequest {
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
     request: Request,
-    remote_addr: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl HttpRequest {
     /// The peer's address; `None` for a unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.remote_addr
+        self.peer.addr
+    }
+
+    /// What TLS agreed on, with the peer's certificates; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&storm_core::TlsInfo> {
+        self.peer.tls.as_deref()
     }
 }
 
@@ -103,100 +117,117 @@ impl Deref for HttpRequest {
     }
 }
 
-/// Performs the handshake within its budget: what was agreed, and the bytes that came behind the request.
+/// A final answer, and what it counts as if not as an answered HTTP request.
+struct Refusal {
+    answer: Reject,
+    failure: Option<HandshakeFailure>,
+}
+
+impl Refusal {
+    fn new(failure: HandshakeFailure, answer: impl Into<Reject>) -> Self {
+        Self { answer: answer.into(), failure: Some(failure) }
+    }
+
+    fn stopping() -> Self {
+        Self::new(HandshakeFailure::Stopping, Reject::new(StatusCode::SERVICE_UNAVAILABLE))
+    }
+}
+
+/// How long a peer that was refused may take to end its side while the server stops.
+const LAST_LINGER: Duration = Duration::from_secs(1);
+
+/// Performs the handshake: what was agreed, and the bytes that came behind the request; or what it counts as that there is no
+/// session to be.
 pub(crate) async fn handshake<E: Endpoint>(
     stream: &mut Stream,
-    remote: Option<SocketAddr>,
+    peer: &Peer,
     rules: &Rules,
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
-) -> Option<(Agreed, BytesMut)> {
-    let began = Instant::now();
-    let attempt = async {
-        let mut buffer = BytesMut::new();
-        let request = tokio::select! {
-            request = read_request(stream, &mut buffer, options.head_limits) => request,
-            // Who has not asked yet is owed no answer, and holds up no shutdown.
-            () = shared.stopped() => return Ok(None),
-        };
-        let answer = match request {
-            Ok(request) => decide(request, remote, rules, options, shared, endpoint).await,
-            Err(UpgradeError::Head(error)) => Err(error.reject()),
-            Err(_) => return Ok(None),
-        };
-        match answer {
-            Ok((response, agreed)) => {
-                stream.write_all(&response).await?;
-                stream.flush().await?;
-                shared.hub.record_handshake(began.elapsed());
-                Ok(Some((agreed, buffer)))
-            }
-            Err(refusal) => {
-                refuse(stream, &refusal.to_bytes()).await?;
-                tokio::select! {
-                    biased;
-                    lingered = linger(stream) => lingered?,
-                    () = shared.stopped() => {}
-                }
-                Ok(None)
-            }
-        }
+) -> Result<(Agreed, BytesMut), Option<HandshakeFailure>> {
+    let mut buffer = BytesMut::new();
+    let request = tokio::select! {
+        biased;
+        request = read_request(stream, &mut buffer, options.head_limits) => Some(request),
+        () = shared.reached(Phase::Stopping) => None,
     };
-    let attempt = async { attempt.await.unwrap_or_else(|_: io::Error| None) };
-    tokio::select! {
-        upgraded = attempt => {
-            if upgraded.is_none() {
-                shared.hub.count_handshake_failure(false);
-            }
-            upgraded
+    let answer = match request {
+        Some(Ok(request)) => decide(request, peer, rules, options, shared, endpoint).await,
+        Some(Err(UpgradeError::Head(error))) => {
+            Err(Refusal::new(HandshakeFailure::Malformed, error.reject()))
         }
-        () = expiry(shared) => {
-            shared.hub.count_handshake_failure(true);
-            None
+        Some(Err(_)) => return Err(Some(HandshakeFailure::Disconnected)),
+        // What was about to be asked has its answer.
+        None => Err(Refusal::stopping()),
+    };
+    let Refusal { answer, failure } = match answer {
+        Ok((response, agreed)) => {
+            send(stream, &response).await.map_err(|_| Some(HandshakeFailure::Disconnected))?;
+            return Ok((agreed, buffer));
+        }
+        Err(refusal) => refusal,
+    };
+    // The answer counts, whether the peer stays to read it or not.
+    if refuse(stream, &answer.to_bytes()).await.is_ok() {
+        let stopped = async {
+            shared.reached(Phase::Stopping).await;
+            tokio::time::sleep(LAST_LINGER).await;
+        };
+        tokio::select! {
+            biased;
+            _ = linger(stream) => {}
+            () = stopped => {}
         }
     }
+    Err(failure)
 }
 
-/// Completes when the budget is used up.
-async fn expiry(shared: &Shared) {
-    match shared.handshake_timeout {
-        Some(budget) => tokio::time::sleep(budget).await,
-        None => std::future::pending().await,
-    }
+async fn send(stream: &mut Stream, response: &[u8]) -> io::Result<()> {
+    stream.write_all(response).await?;
+    stream.flush().await
 }
 
 /// The 101 and what it agrees on, or the final answer.
 async fn decide<E: Endpoint>(
     request: Request,
-    remote_addr: Option<SocketAddr>,
+    peer: &Peer,
     rules: &Rules,
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
-) -> Result<(bytes::Bytes, Agreed), Reject> {
+) -> Result<(bytes::Bytes, Agreed), Refusal> {
     if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
-        let hook = async { on_http(HttpRequest { request, remote_addr }).await };
-        return Err(isolated(hook, shared, endpoint).await?);
+        let hook = async { on_http(HttpRequest { request, peer: peer.clone() }).await };
+        let answer = isolated(hook, shared, endpoint).await?;
+        return Err(Refusal { answer, failure: None });
     }
-    let upgrade = request.upgrade().map_err(|error| error.reject())?;
-    if shared.is_stopping() {
-        return Err(Reject::new(StatusCode::SERVICE_UNAVAILABLE));
-    }
+    let upgrade =
+        request.upgrade().map_err(|error| Refusal::new(HandshakeFailure::Malformed, error.reject()))?;
     if let Some(origins) = &rules.origins {
-        upgrade.check_origin(origins).map_err(|error| error.reject())?;
+        upgrade
+            .check_origin(origins)
+            .map_err(|error| Refusal::new(HandshakeFailure::Origin, error.reject()))?;
     }
     let upgrade = Arc::new(upgrade);
     let accept = match &rules.on_upgrade {
         Some(on_upgrade) => {
-            let request = UpgradeRequest { upgrade: upgrade.clone(), remote_addr };
-            isolated(async { on_upgrade(request).await }, shared, endpoint).await??
+            let request = UpgradeRequest { upgrade: upgrade.clone(), peer: peer.clone() };
+            let decided = tokio::select! {
+                biased;
+                decided = isolated(async { on_upgrade(request).await }, shared, endpoint) => decided?,
+                () = shared.reached(Phase::Stopping) => return Err(Refusal::stopping()),
+            };
+            decided.map_err(|answer| Refusal::new(HandshakeFailure::Rejected, answer))?
         }
         None => {
             let chosen = rules.protocols.iter().find(|protocol| upgrade.protocols().contains(protocol));
             chosen.map_or_else(Accept::new, |protocol| Accept::new().protocol(protocol))
         }
     };
+    if shared.is_stopping() {
+        return Err(Refusal::stopping());
+    }
     #[cfg(feature = "deflate")]
     let accept = match options.deflate {
         Some(deflate) => accept.deflate(deflate),
@@ -209,7 +240,7 @@ async fn decide<E: Endpoint>(
         Err(error) => {
             // The hook chose what was not offered: the application's mistake, not the peer's.
             report(endpoint, &shared.hub, &Error::new(ErrorKind::Handshake, error.clone())).await;
-            return Err(error.into());
+            return Err(Refusal::new(HandshakeFailure::HookFailed, error));
         }
     };
     let mut agreed = Agreed::default();
@@ -230,12 +261,13 @@ async fn isolated<T, E: Endpoint>(
     hook: impl Future<Output = T>,
     shared: &Shared,
     endpoint: &E,
-) -> Result<T, Reject> {
+) -> Result<T, Refusal> {
     match catch_unwind_of(hook).await {
         Ok(output) => Ok(output),
         Err(panic) => {
             report(endpoint, &shared.hub, &Error::new(ErrorKind::Panic, panic)).await;
-            Err(Reject::new(StatusCode::INTERNAL_SERVER_ERROR))
+            let answer = Reject::new(StatusCode::INTERNAL_SERVER_ERROR);
+            Err(Refusal::new(HandshakeFailure::HookFailed, answer))
         }
     }
 }

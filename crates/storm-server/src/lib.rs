@@ -1,19 +1,29 @@
 //! Servers: what happens around a connection on the accepting side.
 //!
 //! ```text
-//!  Listener ── accept ──> slot (max_connections) ──> connection task ── storm_transport::Connection::run
-//!                 └ errors: back off, report, go on           └ slot released when the task ends
+//!  Listener ── accept ──> slot (max_connections) ──> handshake (TLS, upgrade; one budget), if there is one
+//!                 └ errors: back off, report, go on     └──> connection task ── storm_transport::Connection::run
+//!                                                                 └ slot released when the task ends
 //!  ServerHandle ── shutdown(deadline) ──> stop accepting, close all, wait, abort, report
 //! ```
+//!
+//! Features: `ws` adds `WsServer`, `deflate` its compression, `signal` `shutdown_signal`, `metrics` the OpenTelemetry
+//! instruments.
 //!
 //! Not here: the connection loop (`storm-transport`), sessions and groups (`storm-core`).
 
 mod accept;
+#[cfg(any(feature = "ws", feature = "tls"))]
+mod budget;
 mod events;
 mod handle;
 #[cfg(feature = "ws")]
 mod handshake;
 mod options;
+#[cfg(feature = "tls")]
+mod secure;
+#[cfg(feature = "signal")]
+mod signal;
 mod slots;
 mod start;
 mod tcp;
@@ -24,6 +34,8 @@ pub use handle::{ServerHandle, ShutdownReport};
 #[cfg(feature = "ws")]
 pub use handshake::{HttpRequest, HttpResponse, UpgradeRequest};
 pub use options::{ServerOptions, StartError};
+#[cfg(feature = "signal")]
+pub use signal::shutdown_signal;
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{Accept, AnswerError, Reject};
 #[cfg(feature = "ws")]

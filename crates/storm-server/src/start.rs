@@ -7,7 +7,7 @@ use storm_core::middleware::MiddlewareChain;
 use storm_transport::{BindAddr, Listener};
 use tokio::sync::watch;
 
-use crate::accept::{Endpoint, Shared, accept_loop};
+use crate::accept::{Endpoint, Phase, Shared, accept_loop};
 use crate::slots::Slots;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -19,6 +19,11 @@ pub(crate) async fn start<E: Endpoint>(
     endpoint: E,
 ) -> Result<ServerHandle, StartError> {
     options.validate()?;
+    #[cfg(feature = "tls")]
+    let tls = match &options.tls {
+        Some(tls) => Some(crate::secure::acceptor(tls.clone()).await?),
+        None => None,
+    };
     let mut listeners = Vec::with_capacity(addrs.len());
     for addr in addrs {
         match Listener::bind(&addr, options.backlog, &options.socket).await {
@@ -31,13 +36,19 @@ pub(crate) async fn start<E: Endpoint>(
         hub: Hub::new(options.session.clone(), middleware)?,
         slots: Slots::new(options.max_connections),
         handshake_timeout: options.handshake_timeout,
-        stopping: watch::channel(false).0,
+        #[cfg(feature = "tls")]
+        tls,
+        phase: watch::channel(Phase::Running).0,
     });
     let endpoint = Arc::new(endpoint);
     let listening = Slots::new(None);
     for listener in listeners {
         let slot = listening.take().expect("these slots have no limit");
         tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), slot));
+    }
+    #[cfg(feature = "tls")]
+    if let Some(interval) = options.tls.as_ref().and_then(|tls| tls.watch_files) {
+        tokio::spawn(crate::secure::watch_files(endpoint, shared.clone(), interval));
     }
     Ok(ServerHandle::new(shared, listening, local_addrs))
 }

@@ -9,14 +9,17 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::accept::{Endpoint, Shared};
+#[cfg(feature = "tls")]
+use crate::budget::within_budget;
 use crate::events::event_setters;
-use crate::handle::say_goodbye;
 use crate::options::option_setters;
+#[cfg(feature = "tls")]
+use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -153,16 +156,36 @@ where
     F: MessageFramer + Clone + Sync,
 {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
-        let driver = Driver::register(&shared.hub, Role::Server, remote, FramedEncode(self.framer.clone()));
-        if shared.is_stopping() {
-            // Accepted just before the shutdown looked at the sessions.
-            say_goodbye(driver.session());
+        #[cfg(feature = "tls")]
+        if shared.tls.is_some() {
+            let (endpoint, shared) = (self.clone(), shared.clone());
+            // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
+            tokio::spawn(async move {
+                let secured = secure(stream, remote.into(), &shared, &*endpoint);
+                if let Some((stream, peer)) = within_budget(&shared, secured).await {
+                    endpoint.run(stream, peer, &shared, slot);
+                }
+            });
+            return;
         }
-        let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
-        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
+        self.run(stream, remote.into(), shared, slot);
     }
 
     async fn report(&self, error: &Error) {
         self.events.error(None, error).await;
+    }
+}
+
+impl<E, F> TcpEndpoint<E, F>
+where
+    E: Events<Session, Bytes>,
+    F: MessageFramer + Clone + Sync,
+{
+    /// Runs the connection in a task of its own.
+    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, slot: Slot) {
+        let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
+        shared.admit(driver.session());
+        let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
+        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
     }
 }

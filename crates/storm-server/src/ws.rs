@@ -3,20 +3,26 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
 };
+use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Role};
+use storm_core::{
+    DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Peer, Role,
+};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::accept::{Endpoint, Shared};
+use crate::budget::within_budget;
 use crate::events::event_setters;
-use crate::handle::say_goodbye;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
+#[cfg(feature = "tls")]
+use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -237,20 +243,14 @@ struct WsEndpoint<E> {
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
-    fn serve(
-        self: &Arc<Self>,
-        mut stream: Stream,
-        remote: Option<SocketAddr>,
-        shared: &Arc<Shared>,
-        slot: Slot,
-    ) {
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let upgraded =
-                handshake(&mut stream, remote, &endpoint.rules, &endpoint.ws, &shared, &*endpoint).await;
-            let Some((agreed, early)) = upgraded else { return };
-            let (protocol, driver) = endpoint.register(agreed, remote, &shared);
+            let upgraded = within_budget(&shared, endpoint.upgrade(stream, remote.into(), &shared)).await;
+            let Some(upgraded) = upgraded else { return };
+            let Upgraded { stream, peer, agreed, early } = upgraded;
+            let (protocol, driver) = endpoint.register(agreed, peer, &shared);
             let connection = Connection::new(stream, protocol, driver, early);
             tokio::spawn(slot.held_by(connection.run(endpoint.events.clone())));
         });
@@ -261,18 +261,38 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     }
 }
 
-impl<E> WsEndpoint<E> {
+/// A connection that is ready to become a session.
+struct Upgraded {
+    stream: Stream,
+    peer: Peer,
+    agreed: Agreed,
+    /// Bytes that came behind the request.
+    early: BytesMut,
+}
+
+impl<E: Events<WsSession, Message>> WsEndpoint<E> {
+    /// TLS, if the server speaks it, and the upgrade.
+    async fn upgrade(
+        &self,
+        stream: Stream,
+        peer: Peer,
+        shared: &Shared,
+    ) -> Result<Upgraded, Option<HandshakeFailure>> {
+        #[cfg(feature = "tls")]
+        let (stream, peer) = secure(stream, peer, shared, self).await?;
+        let mut stream = stream;
+        let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
+        Ok(Upgraded { stream, peer, agreed, early })
+    }
+
     fn register(
         &self,
         agreed: Agreed,
-        remote: Option<SocketAddr>,
+        peer: Peer,
         shared: &Shared,
     ) -> (WsProtocol, storm_core::driver::Driver) {
-        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, remote, agreed, &self.ws);
-        if shared.is_stopping() {
-            // Upgraded just before the shutdown looked at the sessions.
-            say_goodbye(driver.session());
-        }
+        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
+        shared.admit(driver.session());
         (protocol, driver)
     }
 }

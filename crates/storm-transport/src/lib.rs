@@ -18,6 +18,7 @@
 //! | [`stream`] | the kinds of stream |
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
+//! | `tls` | TLS under any stream (feature `tls`) |
 
 pub mod connect;
 pub mod connection;
@@ -26,15 +27,19 @@ pub mod listener;
 pub mod protocol;
 pub mod socket;
 pub mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "ws")]
 pub mod ws;
 
-pub use connect::{ConnectAddr, connect};
+pub use connect::{ConnectAddr, Dialer};
 pub use connection::Connection;
 pub use framed::{Framed, FramedEncode};
 pub use listener::{BindAddr, Listener};
 pub use protocol::{End, Protocol};
 pub use socket::{KeepAlive, SocketOptions};
 pub use stream::{Stream, Transport};
+#[cfg(feature = "tls")]
+pub use tls::{ClientTlsOptions, TlsOptions};
 #[cfg(feature = "ws")]
 pub use ws::{WsOptions, WsProtocol, WsSession};

@@ -150,6 +150,7 @@ impl FrameStart {
 /// The head of a whole message in one plain, unmasked frame, as a little-endian number, and its size in bytes: what
 /// [`FrameHead::write`] writes, in registers.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the cast is in the arm that bounds the length")]
 pub(crate) const fn plain_head(opcode: Opcode, len: u64) -> (u128, usize) {
     let first = 0x80 | opcode as u128;
     match len {

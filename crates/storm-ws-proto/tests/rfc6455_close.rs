@@ -10,8 +10,11 @@ fn payload(code: u16, reason: &[u8]) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason].concat()
 }
 
+/// What a close frame with this payload comes to; both roles must agree.
 fn close_of(payload: &[u8]) -> support::Transcript {
-    received(Role::Server, &masked(0x88, payload))
+    let server = received(Role::Server, &masked(0x88, payload));
+    assert_eq!(received(Role::Client, &plain(0x88, payload)), server);
+    server
 }
 
 #[test]
@@ -59,14 +62,16 @@ fn longest_reason() {
 
 #[test]
 fn data_and_a_second_close_after_a_close_are_ignored() {
-    let wire = [
-        masked(0x81, b"before"),
-        masked(0x88, &payload(1000, b"")),
-        masked(0x81, b"after"),
-        masked(0x88, &payload(1001, b"")),
-        plain(0xFF, b"not even valid"),
-    ];
-    assert_eq!(received(Role::Server, &wire.concat()), (vec![text("before"), close(1000, "")], None));
+    for role in [Role::Server, Role::Client] {
+        let wire = [
+            frame(role, 0x81, b"before"),
+            frame(role, 0x88, &payload(1000, b"")),
+            frame(role, 0x81, b"after"),
+            frame(role, 0x88, &payload(1001, b"")),
+            vec![0xFF; 20],
+        ];
+        assert_eq!(received(role, &wire.concat()), (vec![text("before"), close(1000, "")], None));
+    }
 }
 
 #[test]

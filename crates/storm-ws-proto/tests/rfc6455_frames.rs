@@ -77,31 +77,37 @@ fn reserved_opcodes_fail_on_the_head_whatever_length_it_announces() {
 
 #[test]
 fn lengths_in_too_many_bytes() {
-    let wire = [0x82, 0xFE, 0, 5];
-    let error = ProtocolError::NonMinimalLength { len: 5, width: 2 };
-    fails(Role::Server, &wire, error, CloseCode::PROTOCOL_ERROR);
-    let wire = [0x82, 127, 0, 0, 0, 0, 0, 0, 1, 44];
-    let error = ProtocolError::NonMinimalLength { len: 300, width: 8 };
-    fails(Role::Client, &wire, error, CloseCode::PROTOCOL_ERROR);
+    for (role, mask_bit) in [(Role::Server, 0x80), (Role::Client, 0)] {
+        let wire = [0x82, mask_bit | 126, 0, 5];
+        let error = ProtocolError::NonMinimalLength { len: 5, width: 2 };
+        fails(role, &wire, error, CloseCode::PROTOCOL_ERROR);
+        let wire = [0x82, mask_bit | 127, 0, 0, 0, 0, 0, 0, 1, 44];
+        let error = ProtocolError::NonMinimalLength { len: 300, width: 8 };
+        fails(role, &wire, error, CloseCode::PROTOCOL_ERROR);
+    }
 }
 
 #[test]
 fn top_bit_of_a_64_bit_length() {
-    let wire = [0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 1];
-    let error = ProtocolError::LengthTopBit { len: (1 << 63) + 1 };
-    fails(Role::Server, &wire, error, CloseCode::PROTOCOL_ERROR);
+    for (role, mask_bit) in [(Role::Server, 0x80), (Role::Client, 0)] {
+        let wire = [0x82, mask_bit | 127, 0x80, 0, 0, 0, 0, 0, 0, 1];
+        let error = ProtocolError::LengthTopBit { len: (1 << 63) + 1 };
+        fails(role, &wire, error, CloseCode::PROTOCOL_ERROR);
+    }
 }
 
 #[test]
 fn frame_one_above_the_limit_fails_on_its_head() {
     let limits = Limits::default().max_frame_size(1000);
-    let wire = [head(0x82, 0x80, 1001), KEY.to_vec()].concat();
     let error = ProtocolError::FrameTooBig { len: 1001, max: 1000 };
-    assert_eq!(received_within(Role::Server, limits, &wire), (vec![], Some(error)));
     assert_eq!(error.close_code(), CloseCode::MESSAGE_TOO_BIG);
-    let payload = [7; 1000];
-    let wire = masked(0x82, &payload);
-    assert_eq!(received_within(Role::Server, limits, &wire), (vec![binary(&payload)], None));
+    for (role, mask_bit, key) in [(Role::Server, 0x80, &KEY[..]), (Role::Client, 0, &[])] {
+        let wire = [&head(0x82, mask_bit, 1001), key].concat();
+        assert_eq!(received_within(role, limits, &wire), (vec![], Some(error)));
+        let payload = [7; 1000];
+        let wire = frame(role, 0x82, &payload);
+        assert_eq!(received_within(role, limits, &wire), (vec![binary(&payload)], None));
+    }
 }
 
 #[test]
@@ -121,9 +127,9 @@ fn message_above_the_limit_fails_on_the_head_that_makes_it_so() {
 
 #[test]
 fn a_million_empty_continuations_end_at_the_fragment_limit() {
-    for payload in [&b""[..], b"x"] {
-        let mut receiver = Receiver::new(Role::Server, Limits::default());
-        let (first, rest) = (masked(0x02, payload), masked(0x00, payload));
+    for (role, payload) in [(Role::Server, &b""[..]), (Role::Server, b"x"), (Role::Client, b"")] {
+        let mut receiver = Receiver::new(role, Limits::default());
+        let (first, rest) = (frame(role, 0x02, payload), frame(role, 0x00, payload));
         let pieces = std::iter::once(&first[..]).chain(std::iter::repeat_n(&rest[..], 1_000_000));
         let error = ProtocolError::TooManyFragments { max: 16_384 };
         assert_eq!(feed(&mut receiver, pieces), (vec![], Some(error)));
@@ -196,43 +202,53 @@ fn pings_of_any_legal_size() {
 
 #[test]
 fn control_frames_of_126_bytes() {
-    for opcode in [0x8, 0x9, 0xA] {
-        let error = ProtocolError::ControlTooLong { opcode, max: 125 };
-        fails(Role::Server, &masked(0x80 | opcode, &[0; 126]), error, CloseCode::PROTOCOL_ERROR);
+    for role in BOTH {
+        for opcode in [0x8, 0x9, 0xA] {
+            let error = ProtocolError::ControlTooLong { opcode, max: 125 };
+            fails(role, &frame(role, 0x80 | opcode, &[0; 126]), error, CloseCode::PROTOCOL_ERROR);
+        }
     }
 }
 
 #[test]
 fn fragmented_control_frames() {
-    for opcode in [0x8, 0x9, 0xA] {
-        let error = ProtocolError::FragmentedControl { opcode };
-        fails(Role::Server, &masked(opcode, b""), error, CloseCode::PROTOCOL_ERROR);
+    for role in BOTH {
+        for opcode in [0x8, 0x9, 0xA] {
+            let error = ProtocolError::FragmentedControl { opcode };
+            fails(role, &frame(role, opcode, b""), error, CloseCode::PROTOCOL_ERROR);
+        }
     }
 }
 
 #[test]
 fn control_frames_between_fragments() {
-    let wire =
-        [masked(0x01, b"fr"), masked(0x89, b"1"), masked(0x00, b"ag"), masked(0x8A, b""), masked(0x80, b"!")];
-    let expected = vec![ping(b"1"), pong(b""), text("frag!")];
-    assert_eq!(received(Role::Server, &wire.concat()), (expected, None));
+    for role in BOTH {
+        let frames = [(0x01, "fr"), (0x89, "1"), (0x00, "ag"), (0x8A, ""), (0x80, "!")];
+        let wire = frames.map(|(first, payload)| frame(role, first, payload.as_bytes())).concat();
+        assert_eq!(received(role, &wire), (vec![ping(b"1"), pong(b""), text("frag!")], None));
+    }
 }
 
 #[test]
 fn continuation_without_a_start() {
     let error = ProtocolError::UnexpectedContinuation;
-    for first in [0x00, 0x80] {
-        fails(Role::Server, &masked(first, b"x"), error, CloseCode::PROTOCOL_ERROR);
+    for role in BOTH {
+        for first in [0x00, 0x80] {
+            fails(role, &frame(role, first, b"x"), error, CloseCode::PROTOCOL_ERROR);
+        }
+        let wire = [frame(role, 0x01, b"a"), frame(role, 0x80, b"b"), frame(role, 0x80, b"c")].concat();
+        assert_eq!(received(role, &wire), (vec![text("ab")], Some(error)));
     }
-    let wire = [masked(0x01, b"a"), masked(0x80, b"b"), masked(0x80, b"c")].concat();
-    assert_eq!(received(Role::Server, &wire), (vec![text("ab")], Some(error)));
 }
 
 #[test]
 fn new_message_inside_a_fragmented_one() {
-    for opcode in [0x1, 0x2] {
-        let wire = [masked(0x01, b"a"), masked(0x80 | opcode, b"b")].concat();
-        fails(Role::Server, &wire, ProtocolError::ExpectedContinuation { opcode }, CloseCode::PROTOCOL_ERROR);
+    for role in BOTH {
+        for opcode in [0x1, 0x2] {
+            let wire = [frame(role, 0x01, b"a"), frame(role, 0x80 | opcode, b"b")].concat();
+            let error = ProtocolError::ExpectedContinuation { opcode };
+            fails(role, &wire, error, CloseCode::PROTOCOL_ERROR);
+        }
     }
 }
 
@@ -275,16 +291,19 @@ mod utf8 {
 
     #[test]
     fn in_one_frame() {
-        for (_, bytes) in BAD {
-            fails(Role::Server, &masked(0x81, bytes), ProtocolError::InvalidUtf8, CloseCode::INVALID_PAYLOAD);
+        for (role, (_, bytes)) in BOTH.into_iter().flat_map(|role| BAD.map(|bad| (role, bad))) {
+            let wire = frame(role, 0x81, bytes);
+            fails(role, &wire, ProtocolError::InvalidUtf8, CloseCode::INVALID_PAYLOAD);
         }
     }
 
     #[test]
     fn in_the_first_of_three_fragments_fails_before_the_rest() {
-        for (name, bytes) in &BAD[..4] {
-            let wire = masked(0x01, bytes);
-            assert_eq!(received(Role::Server, &wire), (vec![], Some(ProtocolError::InvalidUtf8)), "{name}");
+        for role in BOTH {
+            for (name, bytes) in &BAD[..4] {
+                let wire = frame(role, 0x01, bytes);
+                assert_eq!(received(role, &wire), (vec![], Some(ProtocolError::InvalidUtf8)), "{name}");
+            }
         }
     }
 

@@ -101,35 +101,43 @@ fn a_thousand_messages_with_a_kept_window() {
 
 #[test]
 fn reserved_bit_rules() {
-    let cases = [
-        ("on a ping", frame(Role::Server, 0xC9, b"")),
-        ("on a close", frame(Role::Server, 0xC8, b"")),
-        ("on a continuation", [masked(0x41, &HELLO[..3]), masked(0xC0, &HELLO[3..])].concat()),
-        ("on the continuation of a plain message", [masked(0x01, b"a"), masked(0xC0, b"b")].concat()),
-    ];
-    for (name, wire) in cases {
-        let error = ProtocolError::ReservedBits { bits: 0b100 };
-        assert_eq!(every_way(|| receiver(Role::Server), &wire), (vec![], Some(error)), "{name}");
-        assert_eq!(error.close_code(), CloseCode::PROTOCOL_ERROR);
+    for role in [Role::Server, Role::Client] {
+        let of = |first, payload: &[u8]| frame(role, first, payload);
+        let cases = [
+            ("on a ping", of(0xC9, b"")),
+            ("on a pong", of(0xCA, b"")),
+            ("on a close", of(0xC8, b"")),
+            ("on a continuation", [of(0x41, &HELLO[..3]), of(0xC0, &HELLO[3..])].concat()),
+            ("on the continuation of a plain message", [of(0x01, b"a"), of(0xC0, b"b")].concat()),
+        ];
+        for (name, wire) in cases {
+            let error = ProtocolError::ReservedBits { bits: 0b100 };
+            assert_eq!(every_way(|| receiver(role), &wire), (vec![], Some(error)), "{name}");
+            assert_eq!(error.close_code(), CloseCode::PROTOCOL_ERROR);
+        }
+        for (first, bits) in [(0xA1, 0b010), (0x91, 0b001), (0xF1, 0b111)] {
+            let error = ProtocolError::ReservedBits { bits };
+            assert_eq!(every_way(|| receiver(role), &of(first, b"")), (vec![], Some(error)));
+        }
     }
-    let error = ProtocolError::ReservedBits { bits: 0b010 };
-    assert_eq!(every_way(|| receiver(Role::Server), &masked(0xA1, b"")), (vec![], Some(error)));
 }
 
 #[test]
 fn bomb_stops_at_the_limit_and_ends_cleanly() {
-    let mut wire = BytesMut::new();
-    let mut peer = sender(Role::Client, &DeflateParams::default(), &options());
-    peer.message(MessageKind::Binary, vec![0; 100 << 20].into(), true, &mut wire).unwrap();
-    assert!(wire.len() < 150_000);
-    // A malformed block right behind it must not make a second error of the first.
-    wire.extend_from_slice(&masked(0xC2, &[0x07]));
-    let limits = Limits::default().max_message_size(1 << 20);
-    let mut receiver = Receiver::new(Role::Server, limits).deflate(&DeflateParams::default());
-    let error = ProtocolError::MessageTooBig { len: (1 << 20) + 1, max: 1 << 20 };
-    assert_eq!(receiver.receive(&mut wire), Err(error));
-    assert_eq!(error.close_code(), CloseCode::MESSAGE_TOO_BIG);
-    assert_eq!(receiver.receive(&mut wire), Ok(None));
+    for (from, to) in [(Role::Client, Role::Server), (Role::Server, Role::Client)] {
+        let mut wire = BytesMut::new();
+        let mut peer = sender(from, &DeflateParams::default(), &options());
+        peer.message(MessageKind::Binary, vec![0; 100 << 20].into(), true, &mut wire).unwrap();
+        assert!(wire.len() < 150_000);
+        // A malformed block right behind it must not make a second error of the first.
+        wire.extend_from_slice(&frame(to, 0xC2, &[0x07]));
+        let limits = Limits::default().max_message_size(1 << 20);
+        let mut receiver = Receiver::new(to, limits).deflate(&DeflateParams::default());
+        let error = ProtocolError::MessageTooBig { len: (1 << 20) + 1, max: 1 << 20 };
+        assert_eq!(receiver.receive(&mut wire), Err(error));
+        assert_eq!(error.close_code(), CloseCode::MESSAGE_TOO_BIG);
+        assert_eq!(receiver.receive(&mut wire), Ok(None));
+    }
 }
 
 #[test]
@@ -151,22 +159,21 @@ fn limit_counts_inflated_bytes_over_all_fragments() {
 fn corrupt_streams() {
     for payload in [&[0x07][..], &[0x00, 0x05, 0x00, 0x00, 0x00], &[0xFF; 20]] {
         let error = ProtocolError::CorruptDeflate;
-        assert_eq!(every_way(|| receiver(Role::Server), &masked(0xC2, payload)), (vec![], Some(error)));
+        for role in [Role::Server, Role::Client] {
+            assert_eq!(every_way(|| receiver(role), &frame(role, 0xC2, payload)), (vec![], Some(error)));
+        }
         assert_eq!(error.close_code(), CloseCode::INVALID_PAYLOAD);
     }
 }
 
 #[test]
 fn empty_compressed_messages() {
-    let wire = [
-        masked(0xC1, &[0x00]),
-        masked(0xC2, b""),
-        masked(0x41, b""),
-        masked(0x80, b""),
-        masked(0xC1, &HELLO),
-    ];
-    let expected = vec![text(""), binary(b""), text(""), text("Hello")];
-    assert_eq!(every_way(|| receiver(Role::Server), &wire.concat()), (expected, None));
+    for role in [Role::Server, Role::Client] {
+        let frames = [(0xC1, &[0x00][..]), (0xC2, b""), (0x41, b""), (0x80, b""), (0xC1, &HELLO)];
+        let wire = frames.map(|(first, payload)| frame(role, first, payload)).concat();
+        let expected = vec![text(""), binary(b""), text(""), text("Hello")];
+        assert_eq!(every_way(|| receiver(role), &wire), (expected, None));
+    }
 }
 
 #[test]

@@ -83,6 +83,9 @@ async fn every_instrument_shows_what_happened() {
     assert_eq!(sum("stormsocket.bytes.sent").0, bytes);
     assert_eq!(sum("stormsocket.bytes.received").0, bytes + 4);
     assert_eq!(sum("stormsocket.errors").0, 1);
+    assert_eq!(sum("stormsocket.messages.dropped").0, 0);
+    assert_eq!(sum("stormsocket.slow_consumers").0, 0);
+    assert_eq!(sum("stormsocket.disconnects").0, 1);
     assert_eq!(sum("stormsocket.connection.duration"), (1, "ms".to_owned()));
 
     drop(first);

@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use storm_ws_proto::handshake::{ClientRequest, HeadLimits};
-use storm_ws_proto::{Incoming, Limits as ProtoLimits, MessageKind, Receiver, Role as ProtoRole, Sender};
+use storm_ws_proto::handshake::{Accept, ClientRequest, HeadLimits};
+use storm_ws_proto::{
+    DeflateParams, Incoming, Limits as ProtoLimits, MessageKind, Receiver, Role as ProtoRole, Sender,
+};
 use stormsocket::{
     DeflateOptions, DisconnectReason, ErrorKind, Limits, Message, ServerHandle, WsClient, WsServer, WsSession,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use ws_support::*;
 
 /// A client made of the protocol core: it inflates what it gets, and keeps its window.
@@ -336,4 +338,63 @@ async fn a_bomb_is_closed_with_1009_and_corrupt_data_with_1007() {
     }
     tokio::time::timeout(Duration::from_secs(10), stop(server)).await.unwrap();
     observed.finished().await;
+}
+
+#[tokio::test]
+async fn a_client_closes_for_a_bomb_and_for_illegal_compression() {
+    let bomb = {
+        let mut wire = BytesMut::new();
+        let mut sender = Sender::server().deflate(&DeflateParams::default(), &eager());
+        sender.message(MessageKind::Binary, vec![0; 10 << 20].into(), true, &mut wire).unwrap();
+        wire.extend_from_slice(&plain(0xC2, &[0xFF; 20]));
+        wire.to_vec()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("ws://{}", listener.local_addr().unwrap());
+    for (wire, code) in [
+        (bomb, 1009),
+        (plain(0xC2, &[0xFF; 20]), 1007),
+        (plain(0xC9, b"ping"), 1002),
+        ([plain(0x41, b""), plain(0xC0, b"")].concat(), 1002),
+        (plain(0xE1, b"x"), 1002),
+    ] {
+        let (handler, mut observed) = observer();
+        let limits = Limits::default().max_message_size(1 << 20);
+        let client = WsClient::new(&uri).deflate(eager()).limits(limits).handler(handler);
+        let connecting = tokio::spawn(client.connect());
+        let mut peer = Peer::accept_raw(&listener).await;
+        let accepted = peer.upgrade_request().await.accept(&Accept::new().deflate(eager())).unwrap();
+        assert!(accepted.deflate.is_some());
+        // Right behind the answer, in the same segment.
+        peer.write([&accepted.response, &wire[..]].concat()).await;
+        let client = soon(connecting).await.unwrap().unwrap();
+        observed.connected().await;
+        assert_eq!(peer.closes().await, Some(code));
+        drop(peer);
+        observed.error().await;
+        let expected = match code {
+            1009 => DisconnectReason::MessageTooBig,
+            _ => DisconnectReason::ProtocolError,
+        };
+        assert_eq!(observed.disconnected().await, expected);
+        soon(client.closed()).await;
+        drop(client);
+        observed.finished().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_tasks_of_a_client_keep_their_order_masked_and_compressed() {
+    let (handler, mut at_server) = observer();
+    let server = WsServer::bind("127.0.0.1:0").deflate(eager()).handler(handler).start().await.unwrap();
+    let (handler, mut at_client) = observer();
+    let uri = format!("ws://{}", server.local_addr().unwrap());
+    let client = WsClient::new(uri).deflate(eager().level(1)).handler(handler).connect();
+    let client = soon(client).await.unwrap();
+    let session = at_client.connected().await;
+    at_server.connected().await;
+    hundred_senders(&session, async || at_server.message().await.text().unwrap().to_owned()).await;
+    client.session().abort();
+    soon(client.closed()).await;
+    stop(server).await;
 }

@@ -4,7 +4,11 @@
 
 mod ws_support;
 
-use stormsocket::{DisconnectReason, ErrorKind, HeartbeatOptions, Limits, Message, WsClient, WsServer};
+use storm_core::Events;
+use stormsocket::{
+    ClientHandle, DisconnectReason, ErrorKind, HeartbeatOptions, Limits, Message, WsClient, WsServer,
+    WsSession,
+};
 use tokio::net::TcpListener;
 use ws_support::*;
 
@@ -94,6 +98,9 @@ async fn a_client_closes_with_the_code_of_the_broken_rule() {
     rows.push(("masked data", masked(0x81, b"x"), 1002));
     rows.push(("a masked ping", masked(0x89, b""), 1002));
     rows.push(("a masked close", masked(0x88, b""), 1002));
+    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
+        rows.push(("a close code that is not for the wire", plain(0x88, &goodbye(code, "")), 1002));
+    }
     for (name, wire, code) in rows {
         let (handler, mut observed) = echo();
         let connecting = WsClient::new(&uri).limits(limits()).handler(handler).connect();
@@ -157,6 +164,63 @@ async fn limits_are_inclusive_and_characters_may_be_split() {
     assert_eq!(text.text(), "grün");
     assert_eq!(peer.frame().await, Frame { first: 0x82, masked: false, payload: vec![] });
     stop_with(peer, server).await;
+}
+
+#[tokio::test]
+async fn a_client_takes_what_is_allowed_and_answers_pings_unchanged() {
+    let (handler, mut observed) = echo();
+    let (client, mut peer) = client_and_server(|client| client.limits(limits()).handler(handler)).await;
+    observed.connected().await;
+    peer.send(0x82, [7; 1000]).await;
+    assert_eq!(peer.frame().await.payload, [7; 1000]);
+    peer.write([plain(0x02, &[1; 1000]), plain(0x00, &[2; 1000]), plain(0x80, &[3; 500])].concat()).await;
+    assert_eq!(peer.frame().await.payload.len(), 2500);
+    peer.write([plain(0x01, b"gr\xC3"), plain(0x80, b"\xBCn")].concat()).await;
+    assert_eq!(peer.frame().await.text(), "grün");
+    peer.write([plain(0x02, b""), plain(0x00, b"").repeat(98), plain(0x80, b"")].concat()).await;
+    assert_eq!(peer.frame().await, Frame { first: 0x82, masked: true, payload: vec![] });
+    for payload in [vec![], vec![0xFF; 125], b"ping".to_vec()] {
+        peer.send(0x89, &payload).await;
+        assert_eq!(peer.frame().await, Frame { first: 0x8A, masked: true, payload });
+    }
+    client.session().abort();
+    soon(client.closed()).await;
+}
+
+#[tokio::test]
+async fn a_client_echoes_codes_for_the_wire_and_leaves_the_end_of_tcp_to_the_server() {
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999] {
+        let (handler, mut observed) = observer();
+        let (client, mut peer) = client_and_server(|client| client.handler(handler)).await;
+        let session = observed.connected().await;
+        let after = [plain(0x81, b"after"), plain(0x89, b"after"), plain(0x88, &goodbye(1001, ""))].concat();
+        peer.write([plain(0x88, &goodbye(code, "so long")), after].concat()).await;
+        let echoed = peer.frame().await;
+        assert_eq!((echoed.masked, echoed.code()), (true, Some(code)));
+        // RFC 6455 §7.1.1: only when the server has ended TCP, the client is done.
+        drop(peer);
+        let expected = match code {
+            1001 => DisconnectReason::GoingAway,
+            _ => DisconnectReason::ClosedByServer,
+        };
+        assert_eq!(observed.disconnected().await, expected, "{code}");
+        let frame = session.close_frame().expect("the peer gave a code");
+        assert_eq!((u16::from(frame.code), &*frame.reason), (code, "so long"));
+        soon(client.closed()).await;
+        drop((client, session));
+        observed.finished().await;
+    }
+}
+
+/// A client that has been upgraded, and the server's side of its connection.
+async fn client_and_server<E>(options: impl FnOnce(WsClient) -> WsClient<E>) -> (ClientHandle, Peer)
+where
+    E: Events<WsSession, Message>,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = options(WsClient::new(format!("ws://{}", listener.local_addr().unwrap())));
+    let (client, peer) = tokio::join!(soon(client.connect()), Peer::accept(&listener));
+    (client.unwrap(), peer)
 }
 
 /// Ends a session from its peer's side and stops the server.

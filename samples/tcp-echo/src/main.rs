@@ -1,6 +1,8 @@
 //! TCP echo server on port 5000. Try it with `nc 127.0.0.1 5000` or `telnet 127.0.0.1 5000`.
 
-use stormsocket::{BoxError, TcpServer};
+use std::time::Duration;
+
+use stormsocket::{BoxError, TcpServer, shutdown_signal};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -22,6 +24,7 @@ async fn main() -> Result<(), BoxError> {
         .start()
         .await?;
     println!("TCP echo listening on {}", server.local_addr().expect("it listens on a TCP address"));
-    server.stopped().await;
+    shutdown_signal().await?;
+    println!("{:?}", server.shutdown(Duration::from_secs(5)).await);
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! WebSocket chat on port 8080: open <http://localhost:8080> in two tabs. Another address is the first argument:
 //! `cargo run -p ws-chat -- 127.0.0.1:9000`.
 
-use stormsocket::{AnswerError, BoxError, HttpResponse, StatusCode, WsServer};
+use std::time::Duration;
+
+use stormsocket::{AnswerError, BoxError, HttpResponse, StatusCode, WsServer, shutdown_signal};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -35,7 +37,8 @@ async fn main() -> Result<(), BoxError> {
         .start()
         .await?;
     println!("WebSocket chat listening on {}", server.local_addr().ok_or("not a TCP address")?);
-    server.stopped().await;
+    shutdown_signal().await?;
+    println!("{:?}", server.shutdown(Duration::from_secs(5)).await);
     Ok(())
 }
 

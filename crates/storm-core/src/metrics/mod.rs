@@ -5,13 +5,17 @@
 
 #[cfg(feature = "metrics")]
 pub(crate) mod otel;
+mod tally;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::{Session, Sessions};
+pub(crate) use tally::AtomicTally;
+pub use tally::{Ending, HandshakeFailure, Kind, Tally};
+
+use crate::{DisconnectReason, Session, Sessions};
 
 /// Counters of one connection at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,13 +55,22 @@ pub struct ServerMetrics {
     pub bytes_received_total: u64,
     /// Errors reported to `on_error`.
     pub error_count: u64,
-    /// Handshakes that made no session; plain HTTP answers count, too.
+    /// Sessions that have ended, by reason. Those whose handlers still run are not among them yet.
+    pub disconnects: Tally<DisconnectReason>,
+    /// Handshakes that made no session. Plain HTTP requests that a hook has answered are not among them.
     pub handshake_failures: u64,
     /// Those of them whose time was up.
     pub handshake_timeouts: u64,
+    /// The same by kind.
+    pub handshake_failures_by: Tally<HandshakeFailure>,
 }
 
 impl ServerMetrics {
+    /// Sessions cut off by [`SlowConsumerPolicy::Disconnect`](crate::SlowConsumerPolicy::Disconnect).
+    pub fn slow_consumers(&self) -> u64 {
+        self.disconnects.get(DisconnectReason::SlowConsumer)
+    }
+
     fn add(&mut self, session: ConnectionMetrics) {
         self.messages_sent += session.messages_sent;
         self.messages_received += session.messages_received;
@@ -71,8 +84,8 @@ impl ServerMetrics {
 pub(crate) struct MetricsState {
     connections: AtomicU64,
     errors: AtomicU64,
-    handshake_failures: AtomicU64,
-    handshake_timeouts: AtomicU64,
+    handshake_failures: AtomicTally<HandshakeFailure>,
+    endings: AtomicTally<Ending>,
     /// What sessions that have ended counted. Locked before the sessions are, so that no session is in both or none.
     ended: Mutex<ServerMetrics>,
     #[cfg(feature = "metrics")]
@@ -88,9 +101,20 @@ impl MetricsState {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn count_handshake_failure(&self, timed_out: bool) {
-        self.handshake_failures.fetch_add(1, Ordering::Relaxed);
-        self.handshake_timeouts.fetch_add(u64::from(timed_out), Ordering::Relaxed);
+    pub(crate) fn count_handshake_failure(&self, failure: HandshakeFailure) {
+        self.handshake_failures.add(failure);
+    }
+
+    pub(crate) fn handshake_failures(&self) -> Tally<HandshakeFailure> {
+        self.handshake_failures.read()
+    }
+
+    pub(crate) fn count_ending(&self, ending: Ending) {
+        self.endings.add(ending);
+    }
+
+    pub(crate) fn endings(&self) -> Tally<Ending> {
+        self.endings.read()
     }
 
     pub(crate) fn record_handshake(&self, took: Duration) {
@@ -103,11 +127,17 @@ impl MetricsState {
     /// Takes `session` out of `sessions` and keeps what it counted.
     pub(crate) fn retire(&self, sessions: &Sessions, session: &Session) {
         let counted = session.metrics();
+        let reason = session.disconnect_reason();
         let mut ended = self.ended.lock();
-        sessions.remove(session, || ended.add(counted));
+        sessions.remove(session, || {
+            ended.add(counted);
+            if let Some(reason) = reason {
+                ended.disconnects.add(reason);
+            }
+        });
         drop(ended);
         #[cfg(feature = "metrics")]
-        self.durations.record_connection(counted.uptime, session.disconnect_reason());
+        self.durations.record_connection(counted.uptime, reason);
     }
 
     pub(crate) fn read(&self, sessions: &Sessions) -> ServerMetrics {
@@ -120,8 +150,9 @@ impl MetricsState {
         drop(ended);
         sum.total_connections = self.connections.load(Ordering::Relaxed);
         sum.error_count = self.errors.load(Ordering::Relaxed);
-        sum.handshake_failures = self.handshake_failures.load(Ordering::Relaxed);
-        sum.handshake_timeouts = self.handshake_timeouts.load(Ordering::Relaxed);
+        sum.handshake_failures_by = self.handshake_failures();
+        sum.handshake_failures = sum.handshake_failures_by.total();
+        sum.handshake_timeouts = sum.handshake_failures_by.get(HandshakeFailure::Timeout);
         sum
     }
 }

@@ -11,7 +11,7 @@ use opentelemetry::metrics::{Histogram, Meter};
 use opentelemetry::{KeyValue, global};
 use parking_lot::Mutex;
 
-use super::ServerMetrics;
+use super::{Kind, ServerMetrics, Tally};
 use crate::{DisconnectReason, Hub};
 
 static OBSERVED: Mutex<Observed> = Mutex::new(Observed { live: Vec::new(), gone: ServerMetrics::ZERO });
@@ -33,8 +33,10 @@ impl ServerMetrics {
         bytes_sent_total: 0,
         bytes_received_total: 0,
         error_count: 0,
+        disconnects: Tally::ZERO,
         handshake_failures: 0,
         handshake_timeouts: 0,
+        handshake_failures_by: Tally::ZERO,
     };
 
     fn merge(&mut self, other: &Self) {
@@ -46,7 +48,9 @@ impl ServerMetrics {
         self.bytes_sent_total += other.bytes_sent_total;
         self.bytes_received_total += other.bytes_received_total;
         self.error_count += other.error_count;
+        self.disconnects.merge(&other.disconnects);
         self.handshake_failures += other.handshake_failures;
+        self.handshake_failures_by.merge(&other.handshake_failures_by);
         self.handshake_timeouts += other.handshake_timeouts;
     }
 }
@@ -81,13 +85,15 @@ fn total() -> ServerMetrics {
 
 fn make_counters(meter: &Meter) {
     type Read = fn(&ServerMetrics) -> u64;
-    let counters: [(&str, &str, Read); 6] = [
+    let counters: [(&str, &str, Read); 8] = [
         ("stormsocket.connections.total", "{connection}", |m| m.total_connections),
         ("stormsocket.messages.sent", "{message}", |m| m.messages_sent),
         ("stormsocket.messages.received", "{message}", |m| m.messages_received),
         ("stormsocket.bytes.sent", "By", |m| m.bytes_sent_total),
         ("stormsocket.bytes.received", "By", |m| m.bytes_received_total),
         ("stormsocket.errors", "{error}", |m| m.error_count),
+        ("stormsocket.messages.dropped", "{message}", |m| m.messages_dropped),
+        ("stormsocket.slow_consumers", "{connection}", ServerMetrics::slow_consumers),
     ];
     for (name, unit, read) in counters {
         let _registered = meter
@@ -96,11 +102,32 @@ fn make_counters(meter: &Meter) {
             .with_callback(move |observer| observer.observe(read(&total()), &[]))
             .build();
     }
+    make_tally(meter, "stormsocket.disconnects", "{connection}", "reason", |m| m.disconnects);
+    make_tally(meter, "stormsocket.handshake.failures", "{handshake}", "kind", |m| m.handshake_failures_by);
     let _registered = meter
         .i64_observable_up_down_counter("stormsocket.connections.active")
         .with_unit("{connection}")
         .with_callback(|observer| {
             observer.observe(i64::try_from(total().active_connections).unwrap_or(i64::MAX), &[]);
+        })
+        .build();
+}
+
+/// A counter with an attribute that tells kinds apart. Kinds that have not been seen are not shown.
+fn make_tally<K: Kind + Send + Sync>(
+    meter: &Meter,
+    name: &'static str,
+    unit: &'static str,
+    attribute: &'static str,
+    read: fn(&ServerMetrics) -> Tally<K>,
+) {
+    let _registered = meter
+        .u64_observable_counter(name)
+        .with_unit(unit)
+        .with_callback(move |observer| {
+            for (kind, count) in read(&total()).iter().filter(|(_, count)| *count > 0) {
+                observer.observe(count, &[KeyValue::new(attribute, kind.label())]);
+            }
         })
         .build();
 }

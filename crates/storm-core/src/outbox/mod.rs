@@ -287,8 +287,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
     }
 
-    /// The transport is gone.
-    pub(crate) fn finish(&mut self) {
+    /// The transport is gone. Returns whether that is news.
+    pub(crate) fn finish(&mut self) -> bool {
+        let is_news = self.phase != Phase::Closed;
         self.phase = Phase::Closed;
         self.queue.clear();
         self.behind = None;
@@ -299,6 +300,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if let Some(waiters) = &mut self.waiters {
             waiters.wake_all();
         }
+        is_news
     }
 
     /// The connection task is at work and wants a batch of its own: the bytes it may queue by itself, 0 for none.

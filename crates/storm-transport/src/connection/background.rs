@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use storm_core::DisconnectReason;
 use storm_core::driver::Wish;
+use storm_core::metrics::Ending;
 
 use super::{Connection, Stage};
 use crate::protocol::Protocol;
@@ -77,7 +78,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             Wish::Close => {
                 if self.stage == Stage::Open {
                     self.stage = Stage::Closing;
-                    let within = self.session().server().options().close_deadline;
+                    let within = self.session().server().close_within();
                     self.deadlines.closing(within);
                 }
                 Poll::Pending
@@ -95,7 +96,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             return Ok(true);
         };
         let mut transport = Pin::new(transport);
-        if self.writing.is_empty() && !self.unflushed {
+        if self.writing.is_empty() && self.unflushed.is_none() {
             return Ok(true);
         }
         while !self.writing.is_empty() {
@@ -112,8 +113,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.writing.advance(count);
-                    self.written += count;
-                    self.unflushed = true;
+                    // What the transport keeps (TLS does) is not with the kernel yet, and still counts as pending.
+                    let unflushed = self.unflushed.unwrap_or(0) + count;
+                    let held = unflushed.min(transport.held_back());
+                    self.written += unflushed - held;
+                    self.unflushed = Some(held);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
             }
@@ -121,7 +125,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         match transport.poll_flush(cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(flushed) => {
-                self.unflushed = false;
+                self.written += self.unflushed.take().unwrap_or(0);
                 flushed.map(|()| true)
             }
         }
@@ -186,7 +190,12 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             drop(transport);
             self.writing.clear();
             self.stage = Stage::Over;
-            self.driver.transport_gone(reason);
+            let ending = match reason {
+                _ if !reset => Ending::Orderly,
+                DisconnectReason::TransportError => Ending::Lost,
+                _ => Ending::Cut,
+            };
+            self.driver.transport_gone(reason, ending);
         }
     }
 }

@@ -30,6 +30,7 @@ use pin_project_lite::pin_project;
 use storm_core::driver::Driver;
 use storm_core::error::PanicMessage;
 use storm_core::isolation::catch_unwind_of;
+use storm_core::metrics::Ending;
 use storm_core::outbox::SendQueue;
 use storm_core::{
     BoxError, ConnectionState, DisconnectReason, Error, ErrorKind, Events, Handled, MessageRef, SendError,
@@ -61,8 +62,8 @@ pub struct Connection<T, P: Protocol> {
     writing: SendQueue,
     /// Bytes written and not yet accounted.
     written: usize,
-    /// The transport may hold back bytes it was given.
-    unflushed: bool,
+    /// The transport may hold back bytes it was given: at most this many.
+    unflushed: Option<usize>,
     /// Bytes and messages received and not yet counted.
     received: (u64, u64),
     stage: Stage,
@@ -106,7 +107,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             deaf: false,
             writing: SendQueue::default(),
             written: 0,
-            unflushed: false,
+            unflushed: None,
             received: (0, 0),
             stage: Stage::Open,
             peer_ended: false,
@@ -143,7 +144,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 self.over(DisconnectReason::ProtocolError, true);
             }
             self.count_received();
-            let reason = self.driver.transport_gone(DisconnectReason::Aborted);
+            let reason = self.driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
             if let Some(fault) = self.fault.take() {
                 let error = Error::new(ErrorKind::Transport, fault);
                 drop(catch_unwind_of(Box::pin(self.report(events, &seen, &error))).await);

@@ -1,0 +1,49 @@
+//! Looking up names.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+type Resolve = dyn Fn(String, u16) -> Resolving + Send + Sync;
+
+/// Who looks up names: the system (the default), or an async function of host and port.
+///
+/// That function says the addresses in the order of preference, each with the port. A name without addresses may be an
+/// empty list. The caller bounds the time; a dropped future gives up.
+///
+/// ```
+/// use std::net::{IpAddr, Ipv4Addr};
+/// use storm_transport::connect::Resolver;
+///
+/// let only_here = Resolver::new(|_host, port| async move { Ok(vec![(Ipv4Addr::LOCALHOST, port).into()]) });
+/// # let _ = only_here;
+/// ```
+#[derive(Clone, Default)]
+pub struct Resolver(Option<Arc<Resolve>>);
+
+impl Resolver {
+    /// Has `resolve` look up names.
+    pub fn new<R, Fut>(resolve: R) -> Self
+    where
+        R: Fn(String, u16) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        Self(Some(Arc::new(move |host, port| Box::pin(resolve(host, port)))))
+    }
+
+    pub(super) async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match &self.0 {
+            Some(resolve) => resolve(host.to_owned(), port).await,
+            None => Ok(tokio::net::lookup_host((host, port)).await?.collect()),
+        }
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Resolver(custom)" } else { "Resolver(system)" })
+    }
+}
