@@ -310,9 +310,9 @@ mod tests {
                 let (mut stream, faults) = Faulty::new(ours);
                 let mut peer = Peer(theirs);
                 if ends {
-                    faults.end_after_reading(before.len())
+                    faults.end_after_reading(before.len());
                 } else {
-                    faults.reset_after_reading(before.len())
+                    faults.reset_after_reading(before.len());
                 }
                 peer.send(&[before, after].concat()).await;
                 let mut read = Vec::new();
