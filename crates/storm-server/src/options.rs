@@ -32,6 +32,13 @@ pub struct ServerOptions {
     /// Addresses and networks (`10.0.0.0/8`) of load balancers that speak the PROXY protocol, version 1 or 2. Their
     /// connections must begin with its header, and have the client's address for their `remote_addr`; connections from
     /// anywhere else are taken as they are, so that nobody can choose an address. Default: none.
+    ///
+    /// ```
+    /// use storm_server::TcpServer;
+    ///
+    /// let server = TcpServer::bind("0.0.0.0:5000").proxy_protocol_from(["10.0.0.0/8", "2001:db8::5"]);
+    /// # let _ = server;
+    /// ```
     pub proxy_protocol_from: Vec<String>,
     /// Speaks TLS on every connection. Default `None`: none.
     #[cfg(feature = "tls")]
