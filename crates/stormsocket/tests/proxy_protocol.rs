@@ -40,7 +40,7 @@ async fn no_session(server: &ServerHandle, failures: u64, timeouts: u64) {
 async fn the_clients_address_is_the_sessions_and_what_follows_is_data() {
     let (recorder, mut log) = recorder();
     let server = behind_proxy().handler(recorder).start().await.expect("it starts");
-    let tlvs = [&ADDRESSES[..], &[0x04, 0x0F, 0x00], &[7; 3840]].concat();
+    let tlvs = [ADDRESSES, &[0x04, 0x0F, 0x00], &[7; 3840]].concat();
     for header in [V1.to_vec(), v2(1, 0x11, ADDRESSES), v2(1, 0x11, &tlvs)] {
         let mut peer = Peer::connect(addr_of(&server)).await;
         // In one piece with the first data.
