@@ -11,6 +11,7 @@ use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
+use crate::proxied::Proxies;
 use crate::slots::{Slot, Slots};
 
 /// Waits between failed accepts, doubling from the first to the longest.
@@ -31,11 +32,8 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
-    #[cfg_attr(
-        not(any(feature = "ws", feature = "tls")),
-        expect(dead_code, reason = "plain TCP has no handshake")
-    )]
     pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) proxies: Proxies,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
     /// Only moves forward.
@@ -56,6 +54,15 @@ impl Shared {
     #[cfg(feature = "ws")]
     pub(crate) fn is_stopping(&self) -> bool {
         *self.phase.borrow() >= Phase::Stopping
+    }
+
+    /// Whether anything comes before the bytes of a plain TCP connection from there.
+    pub(crate) fn has_handshake(&self, remote: Option<SocketAddr>) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return true;
+        }
+        self.proxies.contains(remote)
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -217,6 +224,7 @@ mod tests {
             hub: hub.clone(),
             slots: Slots::new(None),
             handshake_timeout: None,
+            proxies: Proxies::default(),
             #[cfg(feature = "tls")]
             tls: None,
             phase: watch::channel(Phase::Running).0,

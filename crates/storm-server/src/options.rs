@@ -6,6 +6,8 @@ use std::time::Duration;
 use storm_core::{ConfigError, SessionOptions};
 use storm_transport::{BindAddr, SocketOptions};
 
+use crate::proxied::Proxies;
+
 /// Options of a server. Each has a setter of the same name here and on the server's builder.
 ///
 /// ```
@@ -24,9 +26,20 @@ pub struct ServerOptions {
     /// Connections at a time, those still in a handshake included; `None` is no limit of ours. Default `None`. Sockets
     /// above it are closed before anything is read.
     pub max_connections: Option<usize>,
-    /// Budget from accept to the end of the handshake: TLS, the upgrade and its hook together. Default 5 s; `None` waits
-    /// for ever, and so lets anyone hold a slot for nothing. Plain TCP has no handshake.
+    /// Budget from accept to the end of the handshake: PROXY header, TLS, the upgrade and its hook together. Default 5 s;
+    /// `None` waits for ever, and so lets anyone hold a slot for nothing. Plain TCP has no handshake.
     pub handshake_timeout: Option<Duration>,
+    /// Addresses and networks (`10.0.0.0/8`) of load balancers that speak the PROXY protocol, version 1 or 2. Their
+    /// connections must begin with its header, and have the client's address for their `remote_addr`; connections from
+    /// anywhere else are taken as they are, so that nobody can choose an address. Default: none.
+    ///
+    /// ```
+    /// use storm_server::TcpServer;
+    ///
+    /// let server = TcpServer::bind("0.0.0.0:5000").proxy_protocol_from(["10.0.0.0/8", "2001:db8::5"]);
+    /// # let _ = server;
+    /// ```
+    pub proxy_protocol_from: Vec<String>,
     /// Speaks TLS on every connection. Default `None`: none.
     #[cfg(feature = "tls")]
     pub tls: Option<storm_transport::TlsOptions>,
@@ -42,6 +55,7 @@ impl Default for ServerOptions {
             backlog: 128,
             max_connections: None,
             handshake_timeout: Some(Duration::from_secs(5)),
+            proxy_protocol_from: Vec::new(),
             #[cfg(feature = "tls")]
             tls: None,
             socket: SocketOptions::default(),
@@ -64,6 +78,7 @@ impl ServerOptions {
                 "must be longer than zero; None removes the limit",
             ));
         }
+        Proxies::parse(&self.proxy_protocol_from)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             tls.validate()?;
@@ -85,6 +100,12 @@ macro_rules! option_setters {
         /// Sets [`ServerOptions::max_connections`](crate::ServerOptions::max_connections).
         pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
             self.$($options.)?max_connections = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::proxy_protocol_from`](crate::ServerOptions::proxy_protocol_from).
+        pub fn proxy_protocol_from<T: Into<String>>(mut self, peers: impl IntoIterator<Item = T>) -> Self {
+            self.$($options.)?proxy_protocol_from = peers.into_iter().map(Into::into).collect();
             self
         }
 

@@ -8,6 +8,7 @@ use storm_transport::{BindAddr, Listener};
 use tokio::sync::watch;
 
 use crate::accept::{Endpoint, Phase, Shared, accept_loop};
+use crate::proxied::Proxies;
 use crate::slots::Slots;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -19,6 +20,7 @@ pub(crate) async fn start<E: Endpoint>(
     endpoint: E,
 ) -> Result<ServerHandle, StartError> {
     options.validate()?;
+    let proxies = Proxies::parse(&options.proxy_protocol_from)?;
     #[cfg(feature = "tls")]
     let tls = match &options.tls {
         Some(tls) => Some(crate::secure::acceptor(tls.clone()).await?),
@@ -36,6 +38,7 @@ pub(crate) async fn start<E: Endpoint>(
         hub: Hub::new(options.session.clone(), middleware)?,
         slots: Slots::new(options.max_connections),
         handshake_timeout: options.handshake_timeout,
+        proxies,
         #[cfg(feature = "tls")]
         tls,
         phase: watch::channel(Phase::Running).0,
