@@ -11,13 +11,16 @@
 mod events;
 mod handle;
 mod options;
+mod queue;
+mod reconnect;
 mod supervise;
 mod tcp;
 #[cfg(feature = "ws")]
 mod ws;
 
 pub use handle::ClientHandle;
-pub use options::{ClientOptions, ConnectError, ReconnectOptions};
+pub use options::{ClientOptions, ConnectError};
+pub use reconnect::{Backoff, ReconnectOptions};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{ClientRequest, RequestError, ResponseError};
 pub use tcp::TcpClient;

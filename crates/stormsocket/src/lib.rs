@@ -1,7 +1,7 @@
 #![doc = include_str!("../../../README.md")]
 
 #[cfg(feature = "client")]
-pub use storm_client::{ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
+pub use storm_client::{Backoff, ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
 #[cfg(all(feature = "client", feature = "ws"))]
 pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
