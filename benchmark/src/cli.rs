@@ -107,6 +107,12 @@ pub struct ClientArgs {
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
 
+    /// Open loop: messages per second of all clients together, sent when they are due whether replies have come or not.
+    /// Latency then counts from the moment a message was due.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000),
+          conflicts_with_all = ["messages", "idle", "connect"])]
+    pub rate: Option<u32>,
+
     /// Open the connections, echo one message on each, then hold them idle for the measured time.
     #[arg(long, conflicts_with = "connect")]
     pub idle: bool,
@@ -238,6 +244,9 @@ mod tests {
             (&["-a", "nowhere"], "invalid IP address"),
             (&["-p", "65536"], "65536"),
             (&["--idle", "--connect"], "cannot be used with"),
+            (&["--rate", "0"], "1..=10000000"),
+            (&["--rate", "100", "--messages", "2"], "cannot be used with"),
+            (&["--rate", "100", "--idle"], "cannot be used with"),
         ] {
             let error = client(flags).unwrap_err();
             assert!(error.contains(said), "{flags:?}: {error}");

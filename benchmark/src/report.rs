@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::load::{Mode, Outcome, Plan};
+use crate::load::{Latency, Mode, Outcome, Plan};
 
 /// The percentiles shown.
 const PERCENTILES: [(&str, f64); 5] =
@@ -40,6 +40,12 @@ pub fn fail(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Says on stderr why what was asked for cannot be; the exit code of such flags.
+pub fn refuse(error: &str) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(2)
+}
+
 /// The plain table.
 pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut rows: Vec<(&str, String)> = vec![("Errors", outcome.errors.to_string())];
@@ -61,9 +67,14 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
         rows.push(("Data throughput", format!("{}/s", mib(outcome.rate() * plan.size as f64))));
         rows.push(("Message throughput", format!("{} msg/s", grouped_f(outcome.rate()))));
     }
-    for (name, share) in PERCENTILES {
-        if let Some(time) = outcome.latency.percentile(share) {
-            rows.push(("Latency", format!("{name} {}", duration(time))));
+    if plan.mode == Mode::Open {
+        rows.push(("Rate asked for", format!("{} msg/s", grouped(plan.rate.into()))));
+    }
+    for (label, times) in [("Latency", &outcome.latency), ("Sent late by", &outcome.lateness)] {
+        for (name, share) in PERCENTILES {
+            if let Some(time) = times.percentile(share) {
+                rows.push((label, format!("{name} {}", duration(time))));
+            }
         }
     }
     if let Some(cpu) = outcome.server_cpu_per_message() {
@@ -89,12 +100,11 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
 /// The object of `--json`.
 pub fn object(plan: &Plan, outcome: &Outcome) -> Value {
     let nanos = |time: Option<Duration>| time.map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
-    let latency: serde_json::Map<String, Value> = PERCENTILES
-        .iter()
-        .filter_map(|(name, share)| {
-            Some(((*name).to_owned(), json!(nanos(outcome.latency.percentile(*share))?)))
-        })
-        .collect();
+    let percentiles = |times: &Latency| -> serde_json::Map<String, Value> {
+        let known =
+            |(name, share): &(&str, f64)| Some(((*name).to_owned(), json!(nanos(times.percentile(*share))?)));
+        PERCENTILES.iter().filter_map(known).collect()
+    };
     json!({
         "mode": format!("{:?}", plan.mode).to_lowercase(),
         "clients": plan.clients,
@@ -108,7 +118,9 @@ pub fn object(plan: &Plan, outcome: &Outcome) -> Value {
         "bytes": outcome.bytes,
         "messages_per_second": outcome.rate(),
         "mib_per_second": outcome.bytes as f64 / outcome.elapsed.as_secs_f64().max(1e-9) / f64::from(1 << 20),
-        "latency_ns": latency,
+        "rate": (plan.mode == Mode::Open).then_some(plan.rate),
+        "latency_ns": percentiles(&outcome.latency),
+        "lateness_ns": percentiles(&outcome.lateness),
         "server_cpu_ns": nanos(outcome.server_cpu),
         "server_cpu_ns_per_message": outcome.server_cpu_per_message(),
         "server_cores": outcome.server_share(),
@@ -193,6 +205,7 @@ mod tests {
             clients: 100,
             in_flight: 1,
             size: 32,
+            rate: 0,
             warmup: Duration::ZERO,
             measure: Duration::from_secs(2),
             server_pid: None,

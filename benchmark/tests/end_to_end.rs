@@ -181,65 +181,36 @@ fn no_server_and_a_wrong_protocol_are_errors() {
 }
 
 #[test]
-fn impossible_flags_exit_with_2_and_a_reason() {
-    for (flags, said) in [(["-c", "0"], "1..="), (["-z", "never"], "not a number"), (["-s", "0"], "1..=")] {
-        let output = Command::new(TCP_CLIENT).args(flags).output().unwrap();
-        assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&output.stderr).contains(said));
-    }
-}
-
-const COMPARE: &str = env!("CARGO_BIN_EXE_stormsocket-benchmark");
-
-#[test]
-fn compare_prints_ratios_and_writes_json() {
-    let file = std::env::temp_dir().join(format!("stormsocket-compare-{}.json", std::process::id()));
-    let again =
-        format!("again@length={} --threads 1 -p {{port}}", env!("CARGO_BIN_EXE_yardstick-length-codec"));
-    let output = Command::new(COMPARE)
-        .args(["compare", "len-m1000", "--rounds", "2", "--warmup", "0.05", "-z", "0.1", "--no-pin"])
-        .args(["--servers", "yardstick-length,yardstick-length-send", "--server", &again, "--json"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("len-m1000: 100 clients, 1000 in flight, 32 bytes"));
-    let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    let servers = json["workloads"][0]["servers"].as_array().unwrap();
-    assert_eq!(servers.len(), 3);
-    assert_eq!(servers[0]["ratio"]["median"], 1.0);
-    assert!(servers[2]["ratio"]["median"].as_f64().unwrap() > 0.0);
+fn an_open_loop_counts_a_stall_against_all_that_was_due_meanwhile() {
+    let port = misbehaving(|mut stream| {
+        let mut buffer = [0; 64 << 10];
+        let mut total = 0;
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            if total < 9_600 && total + read >= 9_600 {
+                thread::sleep(std::time::Duration::from_millis(300));
+            }
+            total += read;
+            if stream.write_all(&buffer[..read]).is_err() {
+                return;
+            }
+        }
+    });
+    let report = result(&load_for("1", TCP_CLIENT, &port, &["-c", "1", "--rate", "1000"]));
+    // Of 1000 messages 300 were due during the stall; a closed loop would have seen one slow one.
+    let percentile = |name: &str| report["latency_ns"][name].as_u64().unwrap();
+    assert!(percentile("p90") > 150_000_000, "{report:#}");
+    assert!(percentile("max") > 290_000_000, "{report:#}");
+    assert_eq!(report["mode"], "open");
+    assert!(report["lateness_ns"]["p50"].is_u64());
+    let messages = report["messages"].as_u64().unwrap();
+    assert!((900..=1100).contains(&messages), "{messages}");
 }
 
 #[test]
-fn compare_survives_a_server_that_fails_and_says_so() {
-    // It answers bytes as they come: right for `raw`, not for `ws`.
-    let wrong = format!("wrong@ws={} --threads 1 -p {{port}}", env!("CARGO_BIN_EXE_yardstick-tcp"));
-    let output = Command::new(COMPARE)
-        .args(["compare", "ws-m16", "--rounds", "2", "--warmup", "0", "-z", "0.1", "--no-pin"])
-        .args(["--servers", "yardstick-ws", "--server", &wrong, "--server", "gone@ws=false {port}"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("wrong: no result") && text.contains("gone: no result"), "{text}");
-    assert!(text.contains("yardstick-ws"));
-}
-
-#[test]
-fn compare_refuses_what_it_cannot_do() {
-    for (flags, said) in [
-        (&["compare", "no-such"][..], "there are tcp-m1"),
-        (&["compare", "--servers", "no-such"], "no server called"),
-        (&["compare", "--servers", "yardstick-ws", "--baseline", "uws"], "none of the servers"),
-        (&["compare", "ws-m1", "--servers", "yardstick-tcp"], "serves any of these"),
-        (&["compare", "--server", "x=y"], "no {port}"),
-        (&["compare", "--rounds", "0"], "1..=1000"),
-    ] {
-        let output = Command::new(COMPARE).args(flags).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && text.contains(said), "{flags:?}: {text}");
-    }
+fn an_open_loop_keeps_its_rate_over_many_clients() {
+    let server = Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &[]);
+    let report = result(&load_for("0.5", WS_CLIENT, &server.1, &["-c", "20", "--rate", "2000"]));
+    let messages = report["messages"].as_u64().unwrap();
+    assert!((900..=1100).contains(&messages), "{messages}");
+    assert_eq!(report["rate"], 2000);
 }

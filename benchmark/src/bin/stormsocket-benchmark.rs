@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stormsocket_benchmark::compare::{self, CompareArgs};
+use stormsocket_benchmark::compare::{self, CompareArgs, Failure};
 use stormsocket_benchmark::report;
 
 /// Measures StormSocket beside yardsticks, other libraries and any server with a command line.
@@ -24,7 +24,11 @@ enum Command {
 
 fn main() -> ExitCode {
     match Flags::parse().command {
-        Command::Compare(args) => compare::run(&args).unwrap_or_else(|error| report::fail(&error)),
+        Command::Compare(args) => match compare::run(&args) {
+            Ok(code) => code,
+            Err(Failure::Usage(error)) => report::refuse(&error),
+            Err(Failure::Run(error)) => report::fail(&error),
+        },
         Command::List => compare::list(),
     }
 }

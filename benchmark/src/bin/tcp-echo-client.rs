@@ -26,6 +26,6 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     match Plan::from_flags(&flags.client, flags.port.port, Wire::Tcp(flags.framer), false) {
         Ok(plan) => report::run(&plan, flags.client.json),
-        Err(error) => report::fail(&error),
+        Err(error) => report::refuse(&error),
     }
 }

@@ -33,6 +33,6 @@ fn main() -> ExitCode {
     let wire = Wire::WebSocket { text: flags.text };
     match Plan::from_flags(&flags.client, flags.port.port, wire, flags.broadcast) {
         Ok(plan) => report::run(&plan, flags.client.json),
-        Err(error) => report::fail(&error),
+        Err(error) => report::refuse(&error),
     }
 }

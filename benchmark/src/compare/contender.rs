@@ -7,13 +7,15 @@
 
 use std::path::Path;
 
-use crate::compare::workload::Kind;
+use crate::compare::workload::{Kind, Workload};
 
 /// A server to compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contender {
     /// Its name in the table.
     pub name: String,
+    /// It is run if no server is named.
+    pub usual: bool,
     kinds: Vec<Kind>,
     program: Program,
 }
@@ -22,7 +24,7 @@ pub struct Contender {
 enum Program {
     /// A program beside this one, with flags of its own; it takes ours, and says where it listens.
     Sibling { file: &'static str, flags: &'static [&'static str] },
-    /// A command line with `{port}` in it.
+    /// A command line with `{port}` in it, and perhaps `{threads}`.
     Foreign { words: Vec<String> },
 }
 
@@ -38,24 +40,52 @@ pub struct Command {
 const WS: &[Kind] = &[Kind::Ws];
 const WS_BROADCAST: &[Kind] = &[Kind::Ws, Kind::Broadcast];
 
-/// Built-in names: what they speak, the program, its flags.
-const BUILT_IN: &[(&str, &[Kind], &str, &[&str])] = &[
-    ("storm-tcp", &[Kind::Raw], "tcp-echo-server", &["--framer", "raw"]),
-    ("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
-    ("storm-ws", WS_BROADCAST, "ws-echo-server", &[]),
-    ("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
-    ("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
-    ("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
-    ("yardstick-ws", WS_BROADCAST, "yardstick-ws", &[]),
-    ("tungstenite", WS, "peer-tungstenite", &[]),
-    ("tungstenite-b", WS, "peer-tungstenite", &["--batched"]),
-    ("fastwebsockets", WS, "peer-fastwebsockets", &[]),
-    ("tokio-websockets", WS, "peer-tokio-websockets", &[]),
-    ("tokio-websockets-b", WS, "peer-tokio-websockets", &["--batched"]),
-    ("sockudo", WS, "peer-sockudo", &[]),
-    ("sockudo-b", WS, "peer-sockudo", &["--batched"]),
-    ("yawc", WS, "peer-yawc", &[]),
-    ("yawc-b", WS, "peer-yawc", &["--batched"]),
+/// A built-in server.
+struct BuiltIn {
+    name: &'static str,
+    usual: bool,
+    kinds: &'static [Kind],
+    file: &'static str,
+    flags: &'static [&'static str],
+}
+
+const fn usual(
+    name: &'static str,
+    kinds: &'static [Kind],
+    file: &'static str,
+    flags: &'static [&'static str],
+) -> BuiltIn {
+    BuiltIn { name, usual: true, kinds, file, flags }
+}
+
+/// The same program driven as its documentation does it: one `send`, and so one write, per message.
+const fn send(
+    name: &'static str,
+    kinds: &'static [Kind],
+    file: &'static str,
+    flags: &'static [&'static str],
+) -> BuiltIn {
+    BuiltIn { name, usual: false, kinds, file, flags }
+}
+
+/// Peers under their plain names are driven at their best.
+const BUILT_IN: &[BuiltIn] = &[
+    usual("storm-tcp", &[Kind::Raw], "tcp-echo-server", &["--framer", "raw"]),
+    usual("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
+    usual("storm-ws", WS_BROADCAST, "ws-echo-server", &[]),
+    usual("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
+    usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
+    send("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
+    usual("yardstick-ws", WS_BROADCAST, "yardstick-ws", &[]),
+    usual("tungstenite", WS, "peer-tungstenite", &["--batched"]),
+    send("tungstenite-send", WS, "peer-tungstenite", &[]),
+    usual("fastwebsockets", WS, "peer-fastwebsockets", &[]),
+    usual("tokio-websockets", WS, "peer-tokio-websockets", &["--batched"]),
+    send("tokio-websockets-send", WS, "peer-tokio-websockets", &[]),
+    usual("sockudo", WS, "peer-sockudo", &["--batched"]),
+    send("sockudo-send", WS, "peer-sockudo", &[]),
+    usual("yawc", WS, "peer-yawc", &["--batched"]),
+    send("yawc-send", WS, "peer-yawc", &[]),
 ];
 
 impl Contender {
@@ -63,8 +93,9 @@ impl Contender {
     pub fn built_in() -> Vec<Self> {
         BUILT_IN
             .iter()
-            .map(|(name, kinds, file, flags)| Self {
+            .map(|BuiltIn { name, usual, kinds, file, flags }| Self {
                 name: (*name).to_owned(),
+                usual: *usual,
                 kinds: kinds.to_vec(),
                 program: Program::Sibling { file, flags },
             })
@@ -91,14 +122,26 @@ impl Contender {
         }
         Ok(Self {
             name: name.to_owned(),
+            usual: true,
             kinds: kinds.collect::<Result<_, _>>()?,
             program: Program::Foreign { words },
         })
     }
 
-    /// Whether it can serve this.
-    pub fn serves(&self, kind: Kind) -> bool {
-        self.kinds.contains(&kind)
+    /// Whether it can serve this, with as many threads as the workload wants.
+    pub fn serves(&self, workload: &Workload) -> bool {
+        let threads = match &self.program {
+            Program::Foreign { words } if workload.threads.is_some() => {
+                words.iter().any(|word| word.contains("{threads}"))
+            }
+            _ => true,
+        };
+        self.kinds.contains(&workload.kind) && threads
+    }
+
+    /// Whether it and the other are the same server for some workload.
+    pub fn collides(&self, other: &Self) -> bool {
+        self.name == other.name && self.kinds.iter().any(|kind| other.kinds.contains(kind))
     }
 
     /// Whether its program is there.
@@ -124,7 +167,10 @@ impl Contender {
                 Command { words, announces: true }
             }
             Program::Foreign { words } => {
-                let words = words.iter().map(|word| word.replace("{port}", &port.to_string())).collect();
+                let fill = |word: &String| {
+                    word.replace("{port}", &port.to_string()).replace("{threads}", &threads.to_string())
+                };
+                let words = words.iter().map(fill).collect();
                 Command { words, announces: false }
             }
         }
@@ -135,6 +181,10 @@ impl Contender {
 mod tests {
     use super::*;
 
+    fn serves(contender: &Contender, workload: &str) -> bool {
+        contender.serves(&Workload::named(workload).unwrap())
+    }
+
     #[test]
     fn a_built_in_server_is_a_program_beside_this_one() {
         let all = Contender::built_in();
@@ -144,7 +194,7 @@ mod tests {
             command.words.join(" "),
             "/bin/ws-echo-server --broadcast --address 127.0.0.1 --port 0 --threads 1"
         );
-        assert!(command.announces && storm.serves(Kind::Ws) && !storm.serves(Kind::Raw));
+        assert!(command.announces && serves(storm, "ws-m1") && !serves(storm, "tcp-m1"));
         assert!(!storm.is_built(Path::new("/nowhere")));
     }
 
@@ -152,13 +202,27 @@ mod tests {
     fn a_foreign_server_is_a_command_line() {
         let uws = Contender::foreign("uws@ws=./echo --port={port} -x").unwrap();
         assert_eq!(uws.name, "uws");
-        assert!(uws.serves(Kind::Ws) && !uws.serves(Kind::Broadcast));
+        assert!(serves(&uws, "ws-m16") && !serves(&uws, "bc-m1"));
+        // It says nothing of threads, so it is left out where they count.
+        assert!(!serves(&uws, "ws-m16-t2"));
         let command = uws.command(Path::new("/bin"), Kind::Ws, 77, 1);
         assert_eq!(
             command,
             Command { words: vec!["./echo".into(), "--port=77".into(), "-x".into()], announces: false }
         );
-        assert!(Contender::foreign("any=x {port}").unwrap().serves(Kind::Length));
+        assert!(serves(&Contender::foreign("any=x {port}").unwrap(), "len-m1"));
+        let threads = Contender::foreign("any=x {port} -t={threads}").unwrap();
+        assert!(serves(&threads, "ws-m16-t2"));
+        assert_eq!(threads.command(Path::new("/"), Kind::Ws, 7, 2).words.join(" "), "x 7 -t=2");
+    }
+
+    #[test]
+    fn one_name_may_stand_for_several_programs_but_not_in_one_workload() {
+        let foreign = |flag| Contender::foreign(flag).unwrap();
+        let (echo, broadcast) = (foreign("u@ws=a {port}"), foreign("u@broadcast=b {port}"));
+        assert!(!echo.collides(&broadcast));
+        assert!(echo.collides(&foreign("u=c {port}")));
+        assert!(!echo.collides(&foreign("v=c {port}")));
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Compares servers: each in turn, in rounds, under the same load, in one run.
 //!
 //! ```text
-//!  for each workload
-//!    for each round                A B C  A B C  A B C ...
-//!      for each server             start ── load ── stop
-//!    medians, and ratios to the baseline within each round
+//!  flags ── plan ──> for each workload
+//!                      for each round                A B C  A B C  A B C ...
+//!                        for each server             start ── load ── stop
+//!                      runs: medians, and ratios to the baseline within each round
+//!                        └─> table; results (JSON), plot (SVG), markdown
 //! ```
 //!
 //! Rounds alternate because machines have phases: what is compared ran within seconds of each other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +18,23 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub mod contender;
+pub mod machine;
+pub mod plan;
 pub mod process;
+pub mod results;
+pub mod runs;
 pub mod table;
 pub mod workload;
 
 use crate::cli;
 use contender::Contender;
-use process::Runner;
-use table::Runs;
+use machine::Machine;
+use plan::{Plan, Selected};
+use process::{Pins, Runner};
+use runs::{Measured, Runs};
 use workload::{ALL, Workload};
 
 /// Time a run may take beyond its warm-up and measured time: connecting, draining, starting.
@@ -36,16 +43,23 @@ const SLACK: Duration = Duration::from_secs(90);
 /// Flags of `compare`.
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
-    /// Workloads, by name; all if none is given. `list` shows them.
-    #[arg(value_parser = parse_workload)]
-    pub workloads: Vec<Workload>,
+    /// Workloads, by name or by the name of their group; a few minutes' choice of them if none is given. `list` shows
+    /// them.
+    #[arg(value_parser = Selected::parse)]
+    pub workloads: Vec<Selected>,
 
-    /// Built-in servers to compare, by name; all that are built if not given. `none` for only those of --server.
+    /// All workloads where none is named, all servers where none is: takes an hour or so.
+    #[arg(long)]
+    pub all: bool,
+
+    /// Built-in servers to compare, by name; if not given those that are built, each driven at its best. `none` for only
+    /// those of --server.
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     pub servers: Option<Vec<String>>,
 
     /// Another server: NAME=COMMAND or NAME@KIND,...=COMMAND, KIND being raw, length, ws or broadcast. {port} in
-    /// the command becomes the port to listen on. The command must be the server itself, not a shell around it.
+    /// the command becomes the port to listen on, {threads} the number of threads. The command must be the server itself,
+    /// not a shell around it.
     #[arg(long = "server", value_parser = Contender::foreign, value_name = "NAME=COMMAND")]
     pub foreign: Vec<Contender>,
 
@@ -54,7 +68,7 @@ pub struct CompareArgs {
     pub baseline: Option<String>,
 
     /// Rounds: each runs every server once.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
 
     /// Seconds of load before measuring, in each run.
@@ -62,19 +76,19 @@ pub struct CompareArgs {
     pub warmup: Duration,
 
     /// Seconds measured in each run.
-    #[arg(short = 'z', long, default_value = "2", value_parser = cli::positive_seconds)]
+    #[arg(short = 'z', long, default_value = "1", value_parser = cli::positive_seconds)]
     pub seconds: Duration,
 
-    /// Threads of the servers that can be told.
+    /// Threads of the servers that can be told, where the workload does not say.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
 
     /// Cores for the server, as `taskset -c` takes them.
-    #[arg(long, default_value = "0")]
+    #[arg(long, default_value = "0", value_name = "CORES")]
     pub server_cores: String,
 
     /// Core for the load generator.
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", value_name = "CORE")]
     pub load_core: String,
 
     /// Leave the choice of cores to the system.
@@ -90,24 +104,31 @@ pub struct CompareArgs {
     pub verbose: bool,
 }
 
-fn parse_workload(name: &str) -> Result<Workload, String> {
-    Workload::named(name).ok_or_else(|| {
-        let names: Vec<_> = ALL.iter().map(|workload| workload.name).collect();
-        format!("there are {}", names.join(", "))
-    })
+/// Why there is no comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// What was asked for cannot be.
+    Usage(String),
+    /// It could not go on.
+    Run(String),
 }
 
 /// Prints the workloads and servers there are.
 pub fn list() -> ExitCode {
-    println!("workloads:");
+    println!("workloads, those marked * if none is named:");
+    let mut group = "";
     for w in ALL {
-        println!("  {:<12} {} clients, {} in flight, {} bytes", w.name, w.clients, w.in_flight, w.size);
+        if w.group.name != group {
+            group = w.group.name;
+            println!(" {group}: {}", w.group.title);
+        }
+        println!(" {} {:<14} {}", if w.usual { "*" } else { " " }, w.name, w.describe());
     }
-    println!("servers:");
-    let programs = programs().unwrap_or_default();
+    println!("servers, those marked * if none is named:");
+    let programs = plan::programs().unwrap_or_default();
     for contender in Contender::built_in() {
         let built = if contender.is_built(&programs) { "" } else { "  (not built)" };
-        println!("  {}{built}", contender.name);
+        println!("  {} {}{built}", if contender.usual { "*" } else { " " }, contender.name);
     }
     ExitCode::SUCCESS
 }
@@ -116,85 +137,71 @@ pub fn list() -> ExitCode {
 ///
 /// # Errors
 /// There is nothing to compare, or it was interrupted.
-pub fn run(args: &CompareArgs) -> Result<ExitCode, String> {
-    let comparison = Comparison::new(args)?;
-    let workloads = if args.workloads.is_empty() { ALL } else { &args.workloads[..] };
-    let plan: Vec<(Workload, Vec<&Contender>)> = workloads
-        .iter()
-        .map(|workload| {
-            (*workload, comparison.contenders.iter().filter(|c| c.serves(workload.kind)).collect())
-        })
-        .filter(|(_, contenders): &(_, Vec<_>)| !contenders.is_empty())
-        .collect();
-    if plan.is_empty() {
-        return Err("none of these servers serves any of these workloads".into());
+pub fn run(args: &CompareArgs) -> Result<ExitCode, Failure> {
+    let plan = Plan::new(args).map_err(Failure::Usage)?;
+    check_writable(args).map_err(Failure::Usage)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|e| Failure::Run(format!("cannot handle signals: {e}")))?;
     }
-    let total: usize = plan.iter().map(|(_, contenders)| contenders.len() * args.rounds as usize).sum();
-    let bar = bar(total);
-    let mut objects = Vec::new();
-    let mut failed = false;
-    for (workload, contenders) in &plan {
-        let runs = comparison.workload(workload, contenders, &bar)?;
-        let baseline = comparison.baseline(&runs);
-        failed |= runs.iter().any(|run| run.failure.is_some());
-        bar.suspend(|| println!("{}", table::text(workload, &baseline, &runs)));
-        objects.push(table::object(workload, &baseline, &runs));
-    }
-    bar.finish_and_clear();
-    if let Some(file) = &args.json {
-        let all = json!({ "machine": machine(), "rounds": args.rounds, "pinned": comparison.runner.cores.is_some(),
-                          "warmup": args.warmup.as_secs_f64(), "seconds": args.seconds.as_secs_f64(),
-                          "workloads": objects });
-        std::fs::write(file, format!("{all:#}\n"))
+    let comparison = Comparison { args, plan, runner: Runner { verbose: args.verbose, stop } };
+    comparison.run().map_err(Failure::Run)
+}
+
+/// Finds out before the measuring and not after it.
+fn check_writable(args: &CompareArgs) -> Result<(), String> {
+    for file in [&args.json].into_iter().flatten() {
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(file)
             .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(())
+}
+
+fn write(file: &PathBuf, text: String) -> Result<(), String> {
+    std::fs::write(file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))
 }
 
 /// One comparison.
 #[derive(Debug)]
 struct Comparison<'a> {
     args: &'a CompareArgs,
-    contenders: Vec<Contender>,
-    programs: PathBuf,
+    plan: Plan,
     runner: Runner,
 }
 
-impl<'a> Comparison<'a> {
-    fn new(args: &'a CompareArgs) -> Result<Self, String> {
-        let programs = programs()?;
-        for client in ["tcp-echo-client", "ws-echo-client"] {
-            if !programs.join(client).is_file() {
-                return Err(format!("{client} is not built: cargo build --release -p stormsocket-benchmark"));
-            }
+impl Comparison<'_> {
+    fn run(&self) -> Result<ExitCode, String> {
+        for note in &self.plan.notes {
+            eprintln!("{note}");
         }
-        let mut contenders = chosen(args.servers.as_deref(), &programs)?;
-        contenders.extend(args.foreign.iter().cloned());
-        for (index, contender) in contenders.iter().enumerate() {
-            if contenders[..index].iter().any(|other| other.name == contender.name) {
-                return Err(format!("there are two servers called {}", contender.name));
-            }
+        eprintln!("{}", self.plan.announcement());
+        let bar = bar(self.plan.runs());
+        let mut all = Vec::new();
+        for (workload, contenders) in &self.plan.steps {
+            let measured = self.workload(workload, contenders, &bar)?;
+            bar.suspend(|| println!("{}", table::text(&measured)));
+            all.push(measured);
         }
-        if let Some(baseline) = &args.baseline
-            && !contenders.iter().any(|contender| contender.name == *baseline)
-        {
-            return Err(format!("the baseline {baseline} is none of the servers"));
+        bar.finish_and_clear();
+        let machine = Machine::this();
+        if let Some(file) = &self.args.json {
+            let object = results::object(self.args, &machine, self.plan.pinned, &all);
+            write(file, format!("{object:#}\n"))?;
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))
-                .map_err(|e| format!("cannot handle signals: {e}"))?;
-        }
-        let runner = Runner { cores: cores(args), verbose: args.verbose, stop };
-        Ok(Self { args, contenders, programs, runner })
+        let failed = all.iter().flat_map(|measured| &measured.runs).any(|run| run.failure.is_some());
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
     fn workload(
         &self,
         workload: &Workload,
-        contenders: &[&Contender],
+        contenders: &[Contender],
         bar: &ProgressBar,
-    ) -> Result<Vec<Runs>, String> {
+    ) -> Result<Measured, String> {
         let mut runs: Vec<Runs> =
             contenders.iter().map(|c| Runs { name: c.name.clone(), ..Runs::default() }).collect();
         for _ in 0..self.args.rounds {
@@ -217,14 +224,16 @@ impl<'a> Comparison<'a> {
                 bar.inc(1);
             }
         }
-        Ok(runs)
+        Ok(Measured { workload: *workload, baseline: self.plan.baseline(&runs), runs })
     }
 
     /// Starts the server, puts the load on it, stops it.
     fn once(&self, workload: &Workload, contender: &Contender) -> Result<Value, String> {
         let port = process::free_port()?;
-        let command = contender.command(&self.programs, workload.kind, port, self.args.threads);
-        let mut server = self.runner.start(&command, port)?;
+        let pins: Pins = self.plan.pins(workload);
+        let threads = workload.threads.unwrap_or(self.args.threads);
+        let command = contender.command(&self.plan.programs, workload.kind, port, threads);
+        let mut server = self.runner.start(&command, port, &pins)?;
         let (client, mut flags) = workload.client();
         flags.extend(["--json".into(), "--address".into(), server.address.ip().to_string()]);
         for (flag, value) in [
@@ -235,62 +244,15 @@ impl<'a> Comparison<'a> {
         ] {
             flags.extend([flag.to_owned(), value]);
         }
-        let mut words = vec![self.programs.join(client).display().to_string()];
+        let mut words = vec![self.plan.programs.join(client).display().to_string()];
         words.extend(flags);
-        let report = self.runner.load(&words, self.args.warmup + self.args.seconds + SLACK);
+        let report = self.runner.load(&words, self.args.warmup + self.args.seconds + SLACK, &pins);
         match (server.ended(), report) {
             (Some(end), Err(error)) => Err(format!("{end}: {error}")),
             (Some(end), Ok(_)) => Err(end),
             (None, report) => report,
         }
     }
-
-    fn baseline(&self, runs: &[Runs]) -> String {
-        let named = |name: &String| runs.iter().any(|run| run.name == *name);
-        let asked = self.args.baseline.as_ref().filter(|name| named(name));
-        let yardstick = runs.iter().map(|run| &run.name).find(|name| name.starts_with("yardstick"));
-        asked.or(yardstick).or(runs.first().map(|run| &run.name)).cloned().unwrap_or_default()
-    }
-}
-
-fn chosen(names: Option<&[String]>, programs: &Path) -> Result<Vec<Contender>, String> {
-    let built_in = Contender::built_in();
-    let Some(names) = names else {
-        return Ok(built_in.into_iter().filter(|contender| contender.is_built(programs)).collect());
-    };
-    names
-        .iter()
-        .filter(|name| *name != "none")
-        .map(|name| {
-            let known = built_in.iter().find(|contender| contender.name == *name);
-            let known =
-                known.ok_or_else(|| format!("there is no server called {name}; `list` shows them"))?;
-            if !known.is_built(programs) {
-                return Err(format!("{name} is not built; peers need `--features peers`"));
-            }
-            Ok(known.clone())
-        })
-        .collect()
-}
-
-/// Where this program is, and so the others.
-fn programs() -> Result<PathBuf, String> {
-    let me = std::env::current_exe().map_err(|e| format!("cannot find the programs: {e}"))?;
-    me.parent().map(Path::to_owned).ok_or_else(|| "cannot find the programs".into())
-}
-
-fn cores(args: &CompareArgs) -> Option<(String, String)> {
-    let why = if args.no_pin {
-        "as asked"
-    } else if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
-        "there is only one core"
-    } else if !process::can_pin() {
-        "there is no taskset program"
-    } else {
-        return Some((args.server_cores.clone(), args.load_core.clone()));
-    };
-    eprintln!("server and load are not pinned to cores: {why}; expect more spread");
-    None
 }
 
 fn bar(total: usize) -> ProgressBar {
@@ -298,16 +260,4 @@ fn bar(total: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{pos}/{len} [{wide_bar}] {eta} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar
-}
-
-/// What the numbers were measured on.
-fn machine() -> Value {
-    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    json!({
-        "cpu": cpu.map(|(_, name)| name.trim()),
-        "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-    })
 }

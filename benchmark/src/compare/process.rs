@@ -27,12 +27,19 @@ const LOOK: Duration = Duration::from_millis(5);
 /// What all processes of a comparison share.
 #[derive(Debug, Clone)]
 pub struct Runner {
-    /// Cores of the server and of the load; `None` leaves both to the system.
-    pub cores: Option<(String, String)>,
     /// Let servers write to our stderr.
     pub verbose: bool,
     /// Set when the comparison is to end.
     pub stop: Arc<AtomicBool>,
+}
+
+/// The cores of a run, as `taskset -c` takes them; `None` leaves the choice to the system.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// Those of the server.
+    pub server: Option<String>,
+    /// Those of the load generator.
+    pub load: Option<String>,
 }
 
 /// A process which ends with this value.
@@ -104,10 +111,9 @@ impl Runner {
     ///
     /// # Errors
     /// It does not start, or does not listen in time.
-    pub fn start(&self, command: &contender::Command, port: u16) -> Result<Server, String> {
-        let core = self.cores.as_ref().map(|(server, _)| server);
+    pub fn start(&self, command: &contender::Command, port: u16, pins: &Pins) -> Result<Server, String> {
         let stdout = if command.announces { Stdio::piped() } else { Stdio::null() };
-        let mut process = self.spawn(&command.words, core, stdout)?;
+        let mut process = self.spawn(&command.words, pins.server.as_ref(), stdout)?;
         let lines = process.0.stdout.take().map(lines_of);
         let mut server = Server { process, address: (Ipv4Addr::LOCALHOST, port).into() };
         let deadline = Instant::now() + START;
@@ -146,9 +152,8 @@ impl Runner {
     ///
     /// # Errors
     /// It does not run or end, or what it reports is no result.
-    pub fn load(&self, words: &[String], limit: Duration) -> Result<Value, String> {
-        let core = self.cores.as_ref().map(|(_, load)| load);
-        let mut process = self.spawn(words, core, Stdio::piped())?;
+    pub fn load(&self, words: &[String], limit: Duration, pins: &Pins) -> Result<Value, String> {
+        let mut process = self.spawn(words, pins.load.as_ref(), Stdio::piped())?;
         let mut stdout = process.0.stdout.take().ok_or("load generator has no output")?;
         let reader = thread::spawn(move || {
             let mut text = String::new();
@@ -191,7 +196,7 @@ mod tests {
     use super::*;
 
     fn runner() -> Runner {
-        Runner { cores: None, verbose: false, stop: Arc::default() }
+        Runner { verbose: false, stop: Arc::default() }
     }
 
     fn words(words: &[&str]) -> Vec<String> {
@@ -201,16 +206,16 @@ mod tests {
     #[test]
     fn a_server_that_ends_at_once_is_an_error() {
         let command = contender::Command { words: words(&["false"]), announces: true };
-        assert!(runner().start(&command, 0).unwrap_err().contains("before it listened"));
+        assert!(runner().start(&command, 0, &Pins::default()).unwrap_err().contains("before it listened"));
         let command = contender::Command { words: words(&["./not-there"]), announces: true };
-        assert!(runner().start(&command, 0).unwrap_err().contains("cannot start"));
+        assert!(runner().start(&command, 0, &Pins::default()).unwrap_err().contains("cannot start"));
     }
 
     #[test]
     fn an_announced_address_is_used_and_the_process_ends_with_its_guard() {
         let script = "echo hello; echo listening on 127.0.0.1:4321; exec sleep 100";
         let command = contender::Command { words: words(&["sh", "-c", script]), announces: true };
-        let server = runner().start(&command, 0).unwrap();
+        let server = runner().start(&command, 0, &Pins::default()).unwrap();
         assert_eq!(server.address.port(), 4321);
         let proc = format!("/proc/{}", server.id());
         assert!(std::path::Path::new(&proc).exists());
@@ -220,12 +225,13 @@ mod tests {
 
     #[test]
     fn a_report_with_errors_is_no_result() {
-        let load = |script| runner().load(&words(&["sh", "-c", script]), Duration::from_secs(5));
+        let load =
+            |script| runner().load(&words(&["sh", "-c", script]), Duration::from_secs(5), &Pins::default());
         assert!(load("echo '{\"result\":true,\"messages\":7}'").is_ok());
         assert_eq!(load("echo '{\"result\":false,\"first_error\":\"gone\"}'").unwrap_err(), "gone");
         assert!(load("exit 1").unwrap_err().contains("could not run"));
         assert!(load("echo nonsense").unwrap_err().contains("not JSON"));
-        let slow = runner().load(&words(&["sleep", "100"]), Duration::from_millis(50));
+        let slow = runner().load(&words(&["sleep", "100"]), Duration::from_millis(50), &Pins::default());
         assert!(slow.unwrap_err().contains("does not end"));
     }
 
@@ -233,6 +239,9 @@ mod tests {
     fn an_interruption_ends_what_runs() {
         let runner = runner();
         runner.stop.store(true, Ordering::Relaxed);
-        assert_eq!(runner.load(&words(&["sleep", "100"]), START).unwrap_err(), "interrupted");
+        assert_eq!(
+            runner.load(&words(&["sleep", "100"]), START, &Pins::default()).unwrap_err(),
+            "interrupted"
+        );
     }
 }

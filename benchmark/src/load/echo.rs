@@ -55,6 +55,8 @@ pub(crate) struct Run {
     peers: Vec<Option<Peer>>,
     buffer: Vec<u8>,
     broadcast: Option<Deliveries>,
+    /// When the broadcast now in flight was sent, if it is the only one.
+    published_at: Instant,
     in_flight: usize,
     pub(crate) replies: u64,
     /// Messages sent, counted as the replies they cause.
@@ -73,6 +75,7 @@ impl Run {
             peers: Vec::with_capacity(plan.clients),
             buffer: vec![0; READ],
             broadcast: (plan.mode == Mode::Broadcast).then(|| Deliveries::new(plan.clients, plan.in_flight)),
+            published_at: Instant::now(),
             in_flight: plan.in_flight,
             replies: 0,
             wanted: 0,
@@ -109,6 +112,7 @@ impl Run {
         let receivers = self.broadcast.as_ref().map_or(1, |b| b.clients);
         self.wanted += (messages * receivers) as u64;
         peer.queue(&self.streams, messages);
+        self.published_at = now;
         if self.in_flight == 1 {
             peer.sent_at = Some(now);
         }
@@ -145,8 +149,14 @@ impl Run {
                 publish += self.turn(event.token().0);
             }
             self.events = events;
-            if publish > 0 && !self.draining {
-                self.send(0, publish, Instant::now());
+            if publish > 0 {
+                let now = Instant::now();
+                if self.measuring && self.in_flight == 1 {
+                    self.outcome.latency.record(now - self.published_at);
+                }
+                if !self.draining {
+                    self.send(0, publish, now);
+                }
             }
         }
     }
@@ -176,6 +186,7 @@ impl Run {
             };
             self.replies += replies as u64;
             if replies > 0
+                && self.broadcast.is_none()
                 && let (true, Some(now), Some(sent)) = (self.measuring, now, peer.sent_at)
             {
                 self.outcome.latency.record(now - sent);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Plan ── dial ──> peers ──┬─ echo ────┐
-//!                           ├─ broadcast├──> Outcome
+//!                           ├─ broadcast│
+//!                           ├─ open ────┼──> Outcome
 //!                           ├─ idle ────┤
 //!        (no dialling) ─────┴─ connect ─┘
 //! ```
@@ -20,6 +21,7 @@ mod dial;
 mod echo;
 mod idle;
 mod latency;
+mod open;
 mod outcome;
 mod pattern;
 mod peer;
@@ -43,6 +45,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub enum Mode {
     /// Each client's messages come back to it.
     Echo,
+    /// Messages are sent when they are due, whatever has come back.
+    Open,
     /// The first client's messages come back to everyone; the next is sent when everyone has one.
     Broadcast,
     /// One echo each, then nothing.
@@ -66,6 +70,8 @@ pub struct Plan {
     pub in_flight: usize,
     /// Bytes of one message.
     pub size: usize,
+    /// Messages per second of all clients together, in an open loop; 0 in the others.
+    pub rate: u32,
     /// Load before measuring.
     pub warmup: Duration,
     /// Measured time.
@@ -83,18 +89,20 @@ impl Plan {
     /// A sentence for the person who typed them.
     pub fn from_flags(args: &ClientArgs, port: u16, wire: Wire, broadcast: bool) -> Result<Self, String> {
         let mode = match (args.idle, args.connect, broadcast) {
+            (false, false, false) if args.rate.is_some() => Mode::Open,
             (false, false, false) => Mode::Echo,
-            (false, false, true) => Mode::Broadcast,
+            (false, false, true) if args.rate.is_none() => Mode::Broadcast,
             (true, _, false) => Mode::Idle,
             (_, true, false) => Mode::Connect,
-            _ => return Err("--broadcast cannot be combined with --idle or --connect".into()),
+            _ => return Err("--broadcast cannot be combined with --idle, --connect or --rate".into()),
         };
         Ok(Self {
             target: args.target(port)?,
             wire,
             mode,
             clients: args.clients as usize,
-            in_flight: args.messages as usize,
+            in_flight: if mode == Mode::Open { 1 } else { args.messages as usize },
+            rate: args.rate.unwrap_or(0),
             size: args.size as usize,
             warmup: args.warmup,
             measure: args.seconds,
@@ -112,6 +120,7 @@ impl Plan {
         crate::serve::raise_file_limit();
         match self.mode {
             Mode::Echo | Mode::Broadcast => echo::run(self),
+            Mode::Open => open::run(self),
             Mode::Idle => idle::run(self),
             Mode::Connect => connect::run(self),
         }

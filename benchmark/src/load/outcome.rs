@@ -18,8 +18,11 @@ pub struct Outcome {
     pub messages: u64,
     /// Payload bytes of these replies.
     pub bytes: u64,
-    /// From sending to reply; recorded with one message in flight.
+    /// From sending to reply, recorded with one message in flight: in a broadcast to the last delivery of it, in an open
+    /// loop from when it was due.
     pub latency: Latency,
+    /// How late messages of an open loop were sent.
+    pub lateness: Latency,
     /// CPU time of the load generator.
     pub own_cpu: Option<Duration>,
     /// CPU time of the server.
@@ -81,8 +84,12 @@ impl Outcome {
         Some(self.server_cpu?.as_secs_f64() / self.elapsed.as_secs_f64().max(1e-9))
     }
 
-    /// Whether the generator held the server back: its thread was busy and the server's core was not.
+    /// Whether the generator held the server back: its thread was busy and the server's core was not. In an open loop it
+    /// is always busy, looking for what is due; there its own lateness must not be most of the latency.
     pub fn generator_was_bottleneck(&self) -> bool {
+        if let (Some(late), Some(all)) = (self.lateness.percentile(0.99), self.latency.percentile(0.99)) {
+            return late * 2 > all;
+        }
         self.own_share().is_some_and(|own| own >= 0.9) && self.server_share().is_none_or(|share| share < 0.9)
     }
 }
@@ -162,6 +169,21 @@ mod tests {
         assert!(outcome(950, None).generator_was_bottleneck());
         assert!(!outcome(950, Some(990)).generator_was_bottleneck());
         assert!(!outcome(700, Some(600)).generator_was_bottleneck());
+    }
+
+    #[test]
+    fn in_an_open_loop_lateness_makes_the_bottleneck() {
+        let mut open = outcome(1000, Some(200));
+        for _ in 0..100 {
+            open.latency.record(Duration::from_micros(100));
+            open.lateness.record(Duration::from_micros(10));
+        }
+        assert!(!open.generator_was_bottleneck());
+        for _ in 0..10 {
+            open.latency.record(Duration::from_micros(1000));
+            open.lateness.record(Duration::from_micros(900));
+        }
+        assert!(open.generator_was_bottleneck());
     }
 
     #[test]

@@ -1,0 +1,117 @@
+//! The comparison, with real servers for a few tenths of a second each.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const YARDSTICK_TCP: &str = env!("CARGO_BIN_EXE_yardstick-tcp");
+
+fn compare(flags: &[&str]) -> Output {
+    let short = ["--rounds", "2", "-z", "0.1"];
+    let short = short.chunks(2).filter(|pair| !flags.contains(&pair[0])).flatten();
+    Command::new(env!("CARGO_BIN_EXE_stormsocket-benchmark"))
+        .args(["compare", "--warmup", "0.05", "--no-pin"])
+        .args(short)
+        .args(flags)
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file or directory of this test, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("stormsocket-{}-{name}", std::process::id())))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn json(file: &Scratch) -> Value {
+    serde_json::from_slice(&std::fs::read(&file.0).unwrap()).unwrap()
+}
+
+#[test]
+fn ratios_are_printed_and_written() {
+    let file = Scratch::new("ratios.json");
+    let again =
+        format!("again@length={} --threads 1 -p {{port}}", env!("CARGO_BIN_EXE_yardstick-length-codec"));
+    let servers = "yardstick-length,yardstick-length-send";
+    let output = compare(&["len-m1000", "--servers", servers, "--server", &again, "--json", file.path()]);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    assert!(text.contains("len-m1000: 100 clients, 1000 in flight, 32 B"), "{text}");
+    assert!(stderr(&output).contains("1 workloads, 2 rounds, 6 runs: about"), "{}", stderr(&output));
+    let json = json(&file);
+    let servers = json["workloads"][0]["servers"].as_array().unwrap();
+    assert_eq!(servers.len(), 3);
+    assert_eq!(servers[0]["ratio"]["median"], 1.0);
+    assert!(servers[2]["ratio"]["median"].as_f64().unwrap() > 0.0);
+    assert_eq!(servers[0]["runs"].as_array().unwrap().len(), 2);
+    assert!(json["machine"]["rustc"].as_str().unwrap().starts_with("rustc "));
+}
+
+#[test]
+fn a_server_that_fails_is_said_and_the_others_go_on() {
+    // It answers bytes as they come: right for `raw`, not for `ws`.
+    let wrong = format!("wrong@ws={YARDSTICK_TCP} --threads 1 -p {{port}}");
+    let flags =
+        ["ws-m16", "--servers", "yardstick-ws", "--server", &wrong, "--server", "gone@ws=false {port}"];
+    let output = compare(&flags);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("wrong: no result") && text.contains("gone: no result"), "{text}");
+    assert!(text.contains("yardstick-ws"));
+}
+
+#[test]
+fn a_server_that_dies_under_load_has_no_result() {
+    let file = Scratch::new("dies.json");
+    let dies = format!("dies@raw=timeout --signal=KILL 0.4 {YARDSTICK_TCP} --threads 1 -p {{port}}");
+    let flags = ["tcp-m16", "-z", "2", "--rounds", "1", "--servers", "yardstick-tcp", "--server", &dies];
+    let output = compare(&[&flags[..], &["--json", file.path()]].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("dies: no result"), "{text}");
+    let json = json(&file);
+    let servers = json["workloads"][0]["servers"].as_array().unwrap();
+    assert!(servers[0]["value"]["median"].as_f64().unwrap() > 0.0);
+    assert_eq!((&servers[1]["value"], &servers[1]["rate"]), (&Value::Null, &Value::Null));
+    assert!(servers[1]["failure"].is_string());
+}
+
+#[test]
+fn every_kind_of_workload_gives_a_result() {
+    let file = Scratch::new("kinds.json");
+    let flags = ["tcp-c1", "tcp-open", "connect-tcp", "tcp-m1-t1", "tcp-m1-t2", "--servers", "yardstick-tcp"];
+    let output = compare(&[&flags[..], &["--rounds", "1", "--json", file.path()]].concat());
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    let json = json(&file);
+    let workloads = json["workloads"].as_array().unwrap();
+    assert_eq!(workloads.len(), 5);
+    for workload in workloads {
+        assert!(workload["servers"][0]["rate"]["median"].as_f64().unwrap() > 0.0, "{workload:#}");
+    }
+    for latency in &workloads[..2] {
+        assert!(latency["servers"][0]["latency_ns"]["p99.9"]["median"].as_f64().unwrap() > 0.0);
+    }
+}
