@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use storm_core::{ConfigError, SessionOptions};
 use storm_transport::SocketOptions;
-use storm_transport::connect::{Dialer, Resolver};
+use storm_transport::connect::{DialError, Dialer, Proxy, ProxyError, Purpose, Resolver};
 
 use crate::ReconnectOptions;
 
@@ -33,6 +33,9 @@ pub struct ClientOptions {
     pub connection_attempt_delay: Option<Duration>,
     /// Who looks up names. Default: the system.
     pub resolver: Resolver,
+    /// The way out: through a proxy (HTTP CONNECT or SOCKS 5), which looks up the server's name. Default `None`: directly,
+    /// whatever the environment says; [`Proxy::from_env`] asks it. A session's `remote_addr` is the proxy's then.
+    pub proxy: Option<Proxy>,
     /// Whether and how lost connections are replaced. Default `None`: they are not.
     pub reconnect: Option<ReconnectOptions>,
     /// Options of the socket.
@@ -47,6 +50,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(10),
             connection_attempt_delay: Some(Duration::from_millis(250)),
             resolver: Resolver::default(),
+            proxy: None,
             reconnect: None,
             socket: SocketOptions::default(),
             session: SessionOptions::default(),
@@ -70,16 +74,21 @@ impl ClientOptions {
         if let Some(reconnect) = &self.reconnect {
             reconnect.validate()?;
         }
+        if let Some(proxy) = &self.proxy {
+            proxy.validate()?;
+        }
         self.socket.validate()?;
         self.session.validate()
     }
 
     /// What opens the streams of connections.
-    pub(crate) fn dialer(&self) -> Dialer<'_> {
+    pub(crate) fn dialer(&self, purpose: Purpose) -> Dialer<'_> {
         Dialer {
             socket: &self.socket,
             resolver: &self.resolver,
             attempt_delay: self.connection_attempt_delay,
+            proxy: self.proxy.as_ref(),
+            purpose,
         }
     }
 }
@@ -107,6 +116,12 @@ macro_rules! option_setters {
             Fut: Future<Output = std::io::Result<Vec<std::net::SocketAddr>>> + Send + 'static,
         {
             self.$($options.)?resolver = storm_transport::connect::Resolver::new(resolve);
+            self
+        }
+
+        /// Sets [`ClientOptions::proxy`](crate::ClientOptions::proxy).
+        pub fn proxy(mut self, proxy: impl Into<Option<storm_transport::connect::Proxy>>) -> Self {
+            self.$($options.)?proxy = proxy.into();
             self
         }
 
@@ -180,6 +195,9 @@ pub enum ConnectError {
     /// [`AddressesFailed`]: storm_transport::connect::AddressesFailed
     #[error("the connection could not be opened")]
     Io(#[from] io::Error),
+    /// The proxy did not open a tunnel: it cannot be reached, or refuses, and then says why.
+    #[error("the proxy did not open the connection")]
+    Proxy(#[source] ProxyError),
     /// The request must not be sent as it was put together. Nothing was opened.
     #[cfg(feature = "ws")]
     #[error("the request is not valid")]
@@ -205,20 +223,23 @@ impl ConnectError {
     /// Whether trying again may help, which is what decides unless a client has a `retry_if` of its own.
     ///
     /// Networks and busy servers are worth another attempt: time that was up, a transport that failed or could not be
-    /// opened, a name that did not resolve, a hook that panicked, and a refused upgrade with status 408, 429, 500, 502, 503
-    /// or 504. Mistakes of this side and answers that will stay the same are not: options, an address that is none, a
+    /// opened, a name that did not resolve, a proxy that cannot reach the target, a hook that panicked, and a refused upgrade
+    /// (or tunnel) with status 408, 429, 500, 502, 503 or 504. Mistakes of this side and answers that will stay the same are not: options, an address that is none, a
     /// permission, a request that must not be sent, any other status, a handshake that breaks the protocol.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Config(_) => false,
             Self::TimedOut(_) => true,
-            Self::Io(error) => !matches!(
+            Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => !matches!(
                 error.kind(),
                 io::ErrorKind::InvalidInput
                     | io::ErrorKind::InvalidData
                     | io::ErrorKind::PermissionDenied
                     | io::ErrorKind::Unsupported
             ),
+            Self::Proxy(error) => {
+                error.is_target_unreachable() || error.status().is_some_and(is_retryable_status)
+            }
             #[cfg(feature = "ws")]
             Self::Request(_) => false,
             #[cfg(feature = "ws")]
@@ -227,7 +248,7 @@ impl ConnectError {
             Self::Refused { error, .. } => matches!(
                 &**error,
                 storm_ws_proto::handshake::ResponseError::Status { status, .. }
-                    if matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+                    if is_retryable_status(status.as_u16())
             ),
         }
     }
@@ -249,17 +270,36 @@ impl ConnectError {
             #[cfg(feature = "ws")]
             Self::Request(_) | Self::Panic(_) | Self::Refused { .. } => false,
             Self::TimedOut(_) => true,
-            Self::Io(error) => matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::TimedOut
-                    | io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::HostUnreachable
-                    | io::ErrorKind::NetworkUnreachable
-            ),
+            Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => is_expected(error),
+            Self::Proxy(error) => error.is_target_unreachable(),
         }
     }
+}
+
+fn is_expected(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Io(error) => error.into(),
+            DialError::Proxy(error) => Self::Proxy(error),
+        }
+    }
+}
+
+/// RFC 9110 §15: the server is busy, or something behind it is not there yet.
+const fn is_retryable_status(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }

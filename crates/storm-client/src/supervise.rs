@@ -41,11 +41,14 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) type OnReconnecting =
     Box<dyn Fn(u32, Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
+/// A closure for `retry_if`.
+pub(crate) type RetryIf = Box<dyn Fn(&ConnectError) -> bool + Send + Sync>;
+
 /// What users have to say about attempts.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) on_reconnecting: Vec<OnReconnecting>,
-    pub(crate) retry_if: Option<Box<dyn Fn(&ConnectError) -> bool + Send + Sync>>,
+    pub(crate) retry_if: Option<RetryIf>,
 }
 
 /// What a client's task and handles share.

@@ -11,6 +11,7 @@ use storm_core::events::{
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
+use storm_transport::connect::Purpose;
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::events::event_setters;
@@ -167,7 +168,7 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = shared.options.dialer().dial(&self.addr).await?;
+        let (stream, remote) = shared.options.dialer(Purpose::Tcp).dial(&self.addr).await?;
         let driver = Driver::register(&shared.hub, Role::Client, remote, FramedEncode(self.framer.clone()));
         Ok(Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()))
     }

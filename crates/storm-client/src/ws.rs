@@ -11,6 +11,7 @@ use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{
     ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Role, Session,
 };
+use storm_transport::connect::Purpose;
 use storm_transport::ws::upgrade::{UpgradeError, read_response};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{ConnectAddr, Connection, Stream};
@@ -267,7 +268,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let hook = catch_unwind_of(async { before_connect(attempt, request).await });
             request = hook.await.map_err(ConnectError::Panic)??;
         }
-        let (mut stream, remote) = shared.options.dialer().dial(&self.addr).await?;
+        let (mut stream, remote) = shared.options.dialer(Purpose::Ws).dial(&self.addr).await?;
         let (bytes, handshake) = request.encode(rand::random(), self.ws.head_limits);
         stream.write_all(&bytes).await?;
         stream.flush().await?;

@@ -22,7 +22,7 @@ pub use storm_server::{
 #[cfg(feature = "server")]
 pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
 #[cfg(feature = "client")]
-pub use storm_transport::connect::{AddressesFailed, Resolver};
+pub use storm_transport::connect::{AddressesFailed, Proxy, ProxyError, Resolver};
 #[cfg(feature = "ws")]
 pub use storm_transport::ws::{MessageWriter, WsHandler, WsOptions, WsSession};
 pub use storm_transport::{BindAddr, ConnectAddr, KeepAlive, SocketOptions};

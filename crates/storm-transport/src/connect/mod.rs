@@ -1,9 +1,13 @@
 //! Connecting sockets.
 //!
 //! ```text
-//!  name ── Resolver ──> addresses ── race (RFC 8305) ──> stream
+//!  target, or the proxy for it ── Resolver ──> addresses ── race (RFC 8305) ──> stream ── proxy leads on ──> target
 //! ```
+//!
+//! What speaks over the stream (TLS, an upgrade) comes after it, and knows of none of this.
 
+mod bypass;
+mod proxy;
 mod race;
 mod resolve;
 
@@ -13,10 +17,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use storm_proxy_proto::{Target, TargetError};
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::net::{TcpSocket, TcpStream};
 
+pub use proxy::{DialError, Proxy, ProxyError, Purpose};
 pub use race::AddressesFailed;
 pub use resolve::Resolver;
 
@@ -83,26 +89,58 @@ pub struct Dialer<'a> {
     /// How long an attempt to one address of a name may take before the next address is tried beside it; `None` waits
     /// until it has failed.
     pub attempt_delay: Option<Duration>,
+    /// The way out; `None` goes directly. Unix sockets always do.
+    pub proxy: Option<&'a Proxy>,
+    /// What the connection is for.
+    pub purpose: Purpose,
 }
 
 impl Dialer<'_> {
-    /// Connects to `addr`; the addresses of a name are tried as RFC 8305 (Happy Eyeballs) has it. No deadline of its own.
+    /// Connects to `addr`; the addresses of a name are tried as RFC 8305 (Happy Eyeballs) has it. Says the address at the
+    /// other end, which is the proxy's if there is one between. No deadline of its own.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the attempt.
     ///
     /// # Errors
-    /// The name does not resolve, or no address took the connection: [`AddressesFailed`] is inside the error then.
-    pub async fn dial(&self, addr: &ConnectAddr) -> io::Result<(Stream, Option<SocketAddr>)> {
-        match addr {
-            ConnectAddr::Ip(addr) => self.connect_ip(*addr).await.map(tcp),
+    /// The name does not resolve, or no address took the connection: [`AddressesFailed`] is inside the error then. Or
+    /// the proxy does not lead on.
+    pub async fn dial(&self, addr: &ConnectAddr) -> Result<(Stream, Option<SocketAddr>), DialError> {
+        let (stream, addr) = match addr {
+            ConnectAddr::Ip(addr) => match self.proxy_for(&addr.ip().to_string(), addr.port()) {
+                Some(proxy) => self.through(proxy, Ok((*addr).into())).await?,
+                None => self.connect_ip(*addr).await?,
+            },
             ConnectAddr::Name(name) => {
                 let (host, port) = split_name(name)?;
-                self.connect_name(host, port).await.map(tcp)
+                match self.proxy_for(host, port) {
+                    Some(proxy) => self.through(proxy, Target::new(host, port)).await?,
+                    None => self.connect_name(host, port).await?,
+                }
             }
             #[cfg(unix)]
-            ConnectAddr::Unix(path) => Ok((Stream::Unix(UnixStream::connect(path).await?), None)),
-        }
+            ConnectAddr::Unix(path) => return Ok((Stream::Unix(UnixStream::connect(path).await?), None)),
+        };
+        Ok((Stream::Tcp(stream), Some(addr)))
+    }
+
+    fn proxy_for(&self, host: &str, port: u16) -> Option<&proxy::Server> {
+        self.proxy?.server(self.purpose, host, port)
+    }
+
+    async fn through(
+        &self,
+        proxy: &proxy::Server,
+        target: Result<Target, TargetError>,
+    ) -> Result<(TcpStream, SocketAddr), ProxyError> {
+        let target = target.map_err(ProxyError::Target)?;
+        let connected = match proxy.host.parse() {
+            Ok(ip) => self.connect_ip(SocketAddr::new(ip, proxy.port)).await,
+            Err(_) => self.connect_name(&proxy.host, proxy.port).await,
+        };
+        let (mut stream, addr) = connected.map_err(ProxyError::Io)?;
+        proxy.lead_on(&mut stream, &target).await?;
+        Ok((stream, addr))
     }
 
     async fn connect_name(&self, host: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
@@ -114,10 +152,6 @@ impl Dialer<'_> {
         let socket = TcpSocket::from_std_stream(self.socket.socket(addr)?.into());
         Ok((socket.connect(addr).await?, addr))
     }
-}
-
-fn tcp((stream, addr): (TcpStream, SocketAddr)) -> (Stream, Option<SocketAddr>) {
-    (Stream::Tcp(stream), Some(addr))
 }
 
 /// Host and port of `host:port`.
