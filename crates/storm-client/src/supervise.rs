@@ -199,6 +199,7 @@ async fn replace<E: Endpoint>(endpoint: &E, delays: &mut Delays, shared: &Shared
         Retried::Connected(ready) => Some(ready),
         Retried::Unwanted => None,
         Retried::Failed(error) => {
+            tracing::info!(target: "stormsocket::client", "gave up");
             // Why nothing follows is news, even where the error itself would not be.
             if !error.is_expected() || !shared.is_worth_it(&error) {
                 report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await;
@@ -235,9 +236,15 @@ async fn retry<E: Endpoint>(
         }
         attempt = attempt.saturating_add(1);
         let delay = delays.next(attempt, failed.as_ref().and_then(ConnectError::retry_after));
-        if let Some(error) = failed.take().filter(|error| !error.is_expected()) {
-            report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await;
+        match failed.take() {
+            Some(error) if error.is_expected() => {
+                tracing::debug!(target: "stormsocket::client", %error, "an attempt failed");
+            }
+            Some(error) => report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await,
+            None => {}
         }
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(target: "stormsocket::client", attempt, delay_ms, "reconnecting");
         let opening = async {
             tokio::time::sleep(delay).await;
             for handler in &shared.hooks.on_reconnecting {

@@ -9,6 +9,7 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
@@ -178,7 +179,8 @@ where
     }
 
     async fn run(&self, ready: Self::Ready) -> DisconnectReason {
-        ready.run(&self.events).await
+        let session = ready.session().clone();
+        traced(&session, "tcp", ready.run(&self.events)).await
     }
 
     async fn report(&self, error: &Error) {

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
 use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{
     ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Role, Session,
 };
@@ -297,7 +298,8 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     }
 
     async fn run(&self, ready: Self::Ready) -> DisconnectReason {
-        ready.run(&self.events).await
+        let session = ready.session().clone();
+        traced(&session, "ws", ready.run(&self.events)).await
     }
 
     async fn report(&self, error: &Error) {

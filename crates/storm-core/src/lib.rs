@@ -18,7 +18,9 @@
 //! | [`sessions`], [`groups`], [`broadcast`] | many sessions at once |
 //! | [`events`] | handlers, kept by type, several per event |
 //! | [`middleware`] | hooks around every session |
+//! | [`rate_limit`] | a middleware that bounds messages per time |
 //! | [`metrics`] | counters of a session and of a server |
+//! | [`trace`] | what is logged, with which target and level |
 //!
 //! Features: `metrics` adds the OpenTelemetry instruments.
 
@@ -30,6 +32,7 @@ pub mod error;
 pub mod events;
 pub mod groups;
 pub mod hub;
+pub mod ip;
 pub mod isolation;
 pub mod items;
 pub mod message;
@@ -37,9 +40,11 @@ pub mod metrics;
 pub mod middleware;
 pub mod options;
 pub mod outbox;
+pub mod rate_limit;
 pub mod session;
 pub mod sessions;
 pub mod state;
+pub mod trace;
 
 pub use broadcast::{Broadcast, BroadcastReport};
 pub use error::{BoxError, ConfigError, Error, ErrorKind, SendError};
@@ -52,6 +57,7 @@ pub use metrics::{ConnectionMetrics, ServerMetrics};
 pub use middleware::Middleware;
 pub use options::{SessionOptions, SlowConsumerPolicy};
 pub use outbox::SendOutcome;
+pub use rate_limit::{RateLimit, RateLimitAction};
 pub use session::{Session, SessionId};
 pub use sessions::Sessions;
 pub use state::{ConnectionState, DisconnectReason, Role};

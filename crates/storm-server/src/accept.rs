@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use storm_core::isolation::catch_unwind_of;
+use storm_core::metrics::Limit;
 use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
+use crate::per_ip::PerIp;
 use crate::slots::{Slot, Slots};
 
 /// Waits between failed accepts, doubling from the first to the longest.
@@ -19,7 +21,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What a server does with its connections.
 pub(crate) trait Endpoint: Send + Sync + 'static {
-    /// Serves one connection to its end, in a task of its own that holds `slot`.
+    /// Serves one connection to its end, in a task of its own that holds `slot`, and tells that when a handshake is over.
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
 
     /// Reports an error that no session has.
@@ -31,6 +33,7 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) per_ip: Option<Arc<PerIp>>,
     #[cfg_attr(not(feature = "ws"), expect(dead_code, reason = "plain TCP has no handshake"))]
     pub(crate) handshake_timeout: Option<Duration>,
     /// Only moves forward.
@@ -65,6 +68,15 @@ impl Shared {
     pub(crate) async fn reached(&self, phase: Phase) {
         // The sender is ours, so waiting cannot fail.
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+    }
+
+    /// A slot for a connection from `remote`, unless a limit is reached.
+    fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, Limit> {
+        let slot = self.slots.take().ok_or(Limit::Connections)?;
+        match (&self.per_ip, remote) {
+            (Some(per_ip), Some(remote)) => Ok(slot.with_ip(per_ip.take(remote.ip())?)),
+            _ => Ok(slot),
+        }
     }
 
     /// For a session that is registered now: ends it if the shutdown may have looked at the sessions before.
@@ -116,8 +128,9 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
             Ok((stream, remote)) => {
                 wait = FIRST_WAIT;
                 // Without a slot the socket is closed here, before anything is read from it.
-                if let Some(slot) = shared.slots.take() {
-                    endpoint.serve(stream, remote, &shared, slot);
+                match shared.slot(remote) {
+                    Ok(slot) => endpoint.serve(stream, remote, &shared, slot),
+                    Err(limit) => shared.hub.count_refusal(limit, remote),
                 }
             }
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
@@ -211,6 +224,7 @@ mod tests {
         let shared = Arc::new(Shared {
             hub: hub.clone(),
             slots: Slots::new(None),
+            per_ip: None,
             handshake_timeout: None,
             phase: watch::channel(Phase::Running).0,
         });

@@ -181,7 +181,7 @@ pub(crate) async fn handshake<E: Endpoint>(
         Ok(upgraded) => Some(upgraded),
         Err(failure) => {
             if let Some(failure) = failure {
-                shared.hub.count_handshake_failure(failure);
+                shared.hub.count_handshake_failure(failure, remote);
             }
             None
         }

@@ -17,6 +17,7 @@ mod handle;
 #[cfg(feature = "ws")]
 mod handshake;
 mod options;
+mod per_ip;
 #[cfg(feature = "signal")]
 mod signal;
 mod slots;

@@ -9,6 +9,7 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
@@ -151,11 +152,20 @@ where
     E: Events<Session, Bytes>,
     F: MessageFramer + Clone + Sync,
 {
-    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+    fn serve(
+        self: &Arc<Self>,
+        stream: Stream,
+        remote: Option<SocketAddr>,
+        shared: &Arc<Shared>,
+        mut slot: Slot,
+    ) {
+        slot.established();
         let driver = Driver::register(&shared.hub, Role::Server, remote, FramedEncode(self.framer.clone()));
         shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
-        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
+        let session = connection.session().clone();
+        let running = connection.run(self.events.clone());
+        tokio::spawn(slot.held_by(traced(&session, "tcp", running)));
     }
 
     async fn report(&self, error: &Error) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Message, Role};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{BindAddr, Connection, Stream};
@@ -239,7 +240,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         mut stream: Stream,
         remote: Option<SocketAddr>,
         shared: &Arc<Shared>,
-        slot: Slot,
+        mut slot: Slot,
     ) {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
@@ -247,9 +248,12 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let upgraded =
                 handshake(&mut stream, remote, &endpoint.rules, &endpoint.ws, &shared, &*endpoint).await;
             let Some((agreed, early)) = upgraded else { return };
+            slot.established();
             let (protocol, driver) = endpoint.register(agreed, remote, &shared);
             let connection = Connection::new(stream, protocol, driver, early);
-            tokio::spawn(slot.held_by(connection.run(endpoint.events.clone())));
+            let session = connection.session().clone();
+            let running = connection.run(endpoint.events.clone());
+            tokio::spawn(slot.held_by(traced(&session, "ws", running)));
         });
     }
 

@@ -7,8 +7,9 @@ pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
-    Error, ErrorKind, Groups, Hub, IntoHandlerOutcome, Items, Message, Middleware, Role, SendError,
-    SendOutcome, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions, SlowConsumerPolicy,
+    Error, ErrorKind, Groups, Hub, IntoHandlerOutcome, Items, Message, Middleware, RateLimit,
+    RateLimitAction, Role, SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey,
+    SessionOptions, Sessions, SlowConsumerPolicy,
 };
 #[cfg(feature = "codec")]
 pub use storm_framing::CodecFramer;
