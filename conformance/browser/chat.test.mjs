@@ -1,39 +1,19 @@
 // Two pages of the chat sample, at $CHAT_URL, in the browser $CHROMIUM.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
+import { launch, openPage } from "./pages.mjs";
 
 const options = { timeout: 60_000 };
 const complaints = [];
 let browser, first, second;
 
-// A page of a user of its own; it may talk to the server under test only.
-async function open() {
-  const page = await (await browser.newContext({ viewport: { width: 820, height: 640 } })).newPage();
-  page.setDefaultTimeout(15_000);
-  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("request", (request) => {
-    if (!request.url().startsWith(process.env.CHAT_URL)) complaints.push(request.url());
-  });
-  const response = await page.goto(process.env.CHAT_URL);
-  assert.equal(response.status(), 200);
-  await page.getByRole("status").getByText("connected", { exact: true }).waitFor();
-  return page;
-}
+const open = () => openPage(browser, process.env.CHAT_URL, complaints, { viewport: { width: 820, height: 640 } });
 
 const shown = (page) => page.getByRole("log").locator("p").allTextContents();
 const arrives = (page, text) => page.getByRole("log").locator("p").filter({ hasText: text }).waitFor();
 
 before(async () => {
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM,
-    // Containers have neither user namespaces nor a large /dev/shm, and nothing is to be looked up or fetched.
-    args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic",
-           "--disable-background-networking", "--disable-component-update",
-           "--disable-sync", "--no-first-run", "--no-default-browser-check",
-           "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-proxy-server"],
-  });
+  browser = await launch();
   first = await open();
   second = await open();
 }, options);

@@ -1,9 +1,9 @@
 //! Clients: what happens around a connection on the connecting side.
 //!
 //! ```text
-//!  connect ──> [ dial (one budget) ──> storm_transport::Connection::run ──> ended ]
-//!                 ^                                                           │ auto-reconnect
-//!                 └── on_reconnecting(attempt, delay) <── delay <─────────────┘
+//!  connect ──> [ dial, TLS, upgrade (one budget) ──> storm_transport::Connection::run ──> ended ]
+//!                 ^                                                                         │ auto-reconnect
+//!                 └── on_reconnecting(attempt, delay) <── delay <───────────────────────────┘
 //! ```
 //!
 //! Not here: the connection loop (`storm-transport`), sessions (`storm-core`).
@@ -13,6 +13,8 @@ mod handle;
 mod options;
 mod queue;
 mod reconnect;
+#[cfg(feature = "tls")]
+mod secure;
 mod supervise;
 mod tcp;
 #[cfg(feature = "ws")]

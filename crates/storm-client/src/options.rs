@@ -38,6 +38,10 @@ pub struct ClientOptions {
     pub proxy: Option<Proxy>,
     /// Whether and how lost connections are replaced. Default `None`: they are not.
     pub reconnect: Option<ReconnectOptions>,
+    /// Speaks TLS. Default `None`: none; `wss://` URIs do in any case, with
+    /// [default options](storm_transport::ClientTlsOptions) if there are none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<storm_transport::ClientTlsOptions>,
     /// Options of the socket.
     pub socket: SocketOptions,
     /// Limits and deadlines of the session.
@@ -52,6 +56,8 @@ impl Default for ClientOptions {
             resolver: Resolver::default(),
             proxy: None,
             reconnect: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             socket: SocketOptions::default(),
             session: SessionOptions::default(),
         }
@@ -73,6 +79,10 @@ impl ClientOptions {
         }
         if let Some(reconnect) = &self.reconnect {
             reconnect.validate()?;
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.validate()?;
         }
         if let Some(proxy) = &self.proxy {
             proxy.validate()?;
@@ -128,6 +138,13 @@ macro_rules! option_setters {
         /// Sets [`ClientOptions::reconnect`](crate::ClientOptions::reconnect).
         pub fn reconnect(mut self, reconnect: impl Into<Option<crate::ReconnectOptions>>) -> Self {
             self.$($options.)?reconnect = reconnect.into();
+            self
+        }
+
+        /// Sets [`ClientOptions::tls`](crate::ClientOptions::tls).
+        #[cfg(feature = "tls")]
+        pub fn tls(mut self, tls: impl Into<Option<storm_transport::ClientTlsOptions>>) -> Self {
+            self.$($options.)?tls = tls.into();
             self
         }
 
@@ -194,7 +211,15 @@ pub enum ConnectError {
     ///
     /// [`AddressesFailed`]: storm_transport::connect::AddressesFailed
     #[error("the connection could not be opened")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// A certificate, its key or roots of ours cannot be used. Nothing was opened.
+    #[cfg(feature = "tls")]
+    #[error("tls cannot be set up")]
+    TlsConfig(#[source] storm_transport::tls::TlsConfigError),
+    /// The TLS handshake failed: the server's certificate is not to be trusted, say. Nothing else was sent.
+    #[cfg(feature = "tls")]
+    #[error("the tls handshake failed")]
+    Tls(#[source] storm_transport::tls::TlsError),
     /// The proxy did not open a tunnel: it cannot be reached, or refuses, and then says why.
     #[error("the proxy did not open the connection")]
     Proxy(#[source] ProxyError),
@@ -219,16 +244,41 @@ pub enum ConnectError {
     },
 }
 
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        // With TLS 1.3 a server's refusal of our certificate comes after the handshake, and meets whoever reads first.
+        #[cfg(feature = "tls")]
+        if let Some(error) = storm_transport::tls::TlsError::of(&error) {
+            return Self::Tls(error);
+        }
+        Self::Io(error)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<storm_transport::tls::TlsConfigError> for ConnectError {
+    fn from(error: storm_transport::tls::TlsConfigError) -> Self {
+        match error {
+            storm_transport::tls::TlsConfigError::Options(error) => Self::Config(error),
+            error => Self::TlsConfig(error),
+        }
+    }
+}
+
 impl ConnectError {
     /// Whether trying again may help, which is what decides unless a client has a `retry_if` of its own.
     ///
     /// Networks and busy servers are worth another attempt: time that was up, a transport that failed or could not be
     /// opened, a name that did not resolve, a proxy that cannot reach the target, a hook that panicked, and a refused upgrade
-    /// (or tunnel) with status 408, 429, 500, 502, 503 or 504. Mistakes of this side and answers that will stay the same are not: options, an address that is none, a
-    /// permission, a request that must not be sent, any other status, a handshake that breaks the protocol.
+    /// (or tunnel) with status 408, 429, 500, 502, 503 or 504. Mistakes of this side and answers that will stay the same are
+    /// not: options, TLS (a certificate that is not trusted), an address that is none, a permission, a request that must not
+    /// be sent, any other status, a handshake that breaks the protocol.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Config(_) => false,
+            // Whom it does not trust it will not trust in a moment.
+            #[cfg(feature = "tls")]
+            Self::TlsConfig(_) | Self::Tls(_) => false,
             Self::TimedOut(_) => true,
             Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => !matches!(
                 error.kind(),
@@ -267,6 +317,8 @@ impl ConnectError {
     pub(crate) fn is_expected(&self) -> bool {
         match self {
             Self::Config(_) => false,
+            #[cfg(feature = "tls")]
+            Self::TlsConfig(_) | Self::Tls(_) => false,
             #[cfg(feature = "ws")]
             Self::Request(_) | Self::Panic(_) | Self::Refused { .. } => false,
             Self::TimedOut(_) => true,

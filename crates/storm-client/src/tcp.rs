@@ -10,14 +10,18 @@ use storm_core::events::{
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
+#[cfg(feature = "tls")]
+use storm_transport::tls::TlsConnector;
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::events::event_setters;
 use crate::options::option_setters;
 use crate::queue::Greeted;
+#[cfg(feature = "tls")]
+use crate::secure::{connector, host_of, secure};
 use crate::supervise::{Endpoint, Hooks, Shared, launch};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
@@ -141,7 +145,18 @@ where
         options.validate()?;
         let hub = Hub::new(options.session.clone(), middleware)?;
         let shared = Arc::new(Shared::new(hub, options, hooks));
-        let endpoint = TcpEndpoint { addr, framer, events: Chain(events, Greeted(shared.queue.clone())) };
+        #[cfg(feature = "tls")]
+        let tls = match &shared.options.tls {
+            Some(tls) => Some(connector(tls.clone(), host_of(&addr)).await?),
+            None => None,
+        };
+        let endpoint = TcpEndpoint {
+            addr,
+            #[cfg(feature = "tls")]
+            tls,
+            framer,
+            events: Chain(events, Greeted(shared.queue.clone())),
+        };
         launch(endpoint, shared).await
     }
 }
@@ -157,8 +172,21 @@ impl<E, F> std::fmt::Debug for TcpClient<E, F> {
 
 struct TcpEndpoint<E, F> {
     addr: ConnectAddr,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConnector>,
     framer: F,
     events: Chain<E, Greeted>,
+}
+
+impl<E, F> TcpEndpoint<E, F> {
+    /// What its connections are for, as far as the way to the server depends on it.
+    fn purpose(&self) -> Purpose {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return Purpose::Tls;
+        }
+        Purpose::Tcp
+    }
 }
 
 impl<E, F> Endpoint for TcpEndpoint<E, F>
@@ -169,8 +197,11 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = shared.options.dialer(Purpose::Tcp).dial(&self.addr).await?;
-        let driver = Driver::register(&shared.hub, Role::Client, remote, FramedEncode(self.framer.clone()));
+        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
+        let peer = Peer::from(remote);
+        #[cfg(feature = "tls")]
+        let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
+        let driver = Driver::register(&shared.hub, Role::Client, peer, FramedEncode(self.framer.clone()));
         Ok(Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()))
     }
 

@@ -10,9 +10,11 @@ use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
 use storm_core::{
-    ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Role, Session,
+    ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Peer, Role, Session,
 };
 use storm_transport::connect::Purpose;
+#[cfg(feature = "tls")]
+use storm_transport::tls::TlsConnector;
 use storm_transport::ws::upgrade::{UpgradeError, read_response};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{ConnectAddr, Connection, Stream};
@@ -23,6 +25,8 @@ use tokio::io::AsyncWriteExt;
 use crate::events::event_setters;
 use crate::options::option_setters;
 use crate::queue::Greeted;
+#[cfg(feature = "tls")]
+use crate::secure::{connector, secure};
 use crate::supervise::{Endpoint, Hooks, Shared, launch};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
@@ -75,7 +79,7 @@ impl Default for WsClient {
 }
 
 impl WsClient {
-    /// A client for a `ws://` URI. Nothing is opened yet.
+    /// A client for a `ws://` URI, or with feature `tls` a `wss://` one. Nothing is opened yet.
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
@@ -191,12 +195,18 @@ impl<E> WsClient<E> {
         self
     }
 
-    /// The request, and where it goes.
-    fn request(&self) -> Result<(ConnectAddr, ClientRequest), ConnectError> {
-        let invalid = || ConnectError::Config(ConfigError::new("uri", "not a ws:// URI with a host"));
+    /// The request, where it goes, and the host to verify if it goes there encrypted.
+    fn request(&self) -> Result<(ConnectAddr, ClientRequest, Option<String>), ConnectError> {
+        let invalid =
+            || ConnectError::Config(ConfigError::new("uri", "not a ws:// or wss:// URI with a host"));
         let uri: Uri = self.uri.parse().map_err(|_| invalid())?;
-        if uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("wss")) {
+        let secure = uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("wss"));
+        if secure && cfg!(not(feature = "tls")) {
             return Err(ConfigError::new("uri", "wss:// needs TLS, which this build does not have").into());
+        }
+        #[cfg(feature = "tls")]
+        if !secure && self.options.tls.is_some() {
+            return Err(ConfigError::new("tls", "a ws:// URI is not encrypted: use wss://").into());
         }
         let mut request = ClientRequest::new(&uri)?;
         for protocol in &self.protocols {
@@ -210,8 +220,8 @@ impl<E> WsClient<E> {
             request = request.deflate(deflate);
         }
         let host = uri.host().ok_or_else(invalid)?;
-        let addr = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        Ok((addr.into(), request))
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        Ok((format!("{host}:{port}").into(), request, secure.then(|| host.to_owned())))
     }
 }
 
@@ -228,11 +238,20 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
         self.options.validate()?;
         self.ws.validate()?;
-        let (addr, request) = self.request()?;
+        let (addr, request, secure_host) = self.request()?;
+        #[cfg(feature = "tls")]
+        let tls = match secure_host {
+            Some(host) => Some(connector(self.options.tls.clone().unwrap_or_default(), Some(host)).await?),
+            None => None,
+        };
+        #[cfg(not(feature = "tls"))]
+        let _ = secure_host;
         let hub = Hub::new(self.options.session.clone(), self.middleware)?;
         let shared = Arc::new(Shared::new(hub, self.options, self.hooks));
         let endpoint = WsEndpoint {
             addr,
+            #[cfg(feature = "tls")]
+            tls,
             request,
             ws: self.ws,
             before_connect: self.before_connect,
@@ -254,10 +273,23 @@ impl<E> std::fmt::Debug for WsClient<E> {
 
 struct WsEndpoint<E> {
     addr: ConnectAddr,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConnector>,
     request: ClientRequest,
     ws: WsOptions,
     before_connect: Option<BeforeConnect>,
     events: Chain<E, Greeted>,
+}
+
+impl<E> WsEndpoint<E> {
+    /// What its connections are for, as far as the way to the server depends on it.
+    fn purpose(&self) -> Purpose {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return Purpose::Tls;
+        }
+        Purpose::Ws
+    }
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
@@ -269,7 +301,11 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let hook = catch_unwind_of(async { before_connect(attempt, request).await });
             request = hook.await.map_err(ConnectError::Panic)??;
         }
-        let (mut stream, remote) = shared.options.dialer(Purpose::Ws).dial(&self.addr).await?;
+        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
+        let peer = Peer::from(remote);
+        #[cfg(feature = "tls")]
+        let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
+        let mut stream = stream;
         let (bytes, handshake) = request.encode(rand::random(), self.ws.head_limits);
         stream.write_all(&bytes).await?;
         stream.flush().await?;
@@ -289,7 +325,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         {
             agreed.deflate = connected.deflate;
         }
-        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Client, remote, agreed, &self.ws);
+        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Client, peer, agreed, &self.ws);
         Ok(Connection::new(stream, protocol, driver, early))
     }
 

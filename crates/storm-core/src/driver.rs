@@ -1,7 +1,6 @@
 //! The connection task's side of a session. One driver per session; users never meet it.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -11,7 +10,7 @@ use parking_lot::MutexGuard;
 use crate::cork;
 use crate::metrics::Ending;
 use crate::outbox::{Encode, Outbox, Phase, SendQueue};
-use crate::{ConnectionState, DisconnectReason, Hub, Role, Session};
+use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session};
 
 /// What the session's users want of the connection task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +38,20 @@ pub struct Driver {
 
 impl Driver {
     /// A session for a transport that is ready, registered with `hub` from here on.
-    pub fn register(
-        hub: &Arc<Hub>,
-        role: Role,
-        remote_addr: Option<SocketAddr>,
-        encoder: impl Encode,
-    ) -> Self {
-        Self::register_with(hub, role, remote_addr, encoder, None)
+    pub fn register(hub: &Arc<Hub>, role: Role, peer: impl Into<Peer>, encoder: impl Encode) -> Self {
+        Self::register_with(hub, role, peer, encoder, None)
     }
 
     /// As [`register`](Self::register), with what the protocol keeps with the session.
     pub fn register_with(
         hub: &Arc<Hub>,
         role: Role,
-        remote_addr: Option<SocketAddr>,
+        peer: impl Into<Peer>,
         encoder: impl Encode,
         attachment: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
         let twin = encoder.twin();
-        let session = Session::new(hub.clone(), role, remote_addr, encoder, attachment);
+        let session = Session::new(hub.clone(), role, peer.into(), encoder, attachment);
         session.0.state.advance(ConnectionState::Connected);
         hub.enter(&session);
         Self { session, twin, in_batch: false }

@@ -85,6 +85,8 @@ pub enum ErrorKind {
     Accept,
     /// A handshake failed; there is no session.
     Handshake,
+    /// Changed certificates cannot be used; the server goes on with those it has.
+    Certificate,
     /// A connection attempt of a client failed.
     Connect,
 }
@@ -115,6 +117,7 @@ impl std::fmt::Display for Error {
             ErrorKind::Transport => "the transport failed",
             ErrorKind::Accept => "accepting a connection failed",
             ErrorKind::Handshake => "a handshake failed",
+            ErrorKind::Certificate => "certificates could not be reloaded",
             ErrorKind::Connect => "connecting failed",
         })
     }

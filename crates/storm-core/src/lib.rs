@@ -22,7 +22,7 @@
 //! | [`metrics`] | counters of a session and of a server |
 //! | [`trace`] | what is logged, with which target and level |
 //!
-//! Features: `metrics` adds the OpenTelemetry instruments.
+//! Features: `metrics` adds the OpenTelemetry instruments, `tls` what a session says about its TLS.
 
 pub mod broadcast;
 pub mod buffer_pool;
@@ -40,6 +40,7 @@ pub mod metrics;
 pub mod middleware;
 pub mod options;
 pub mod outbox;
+pub mod peer;
 pub mod rate_limit;
 pub mod session;
 pub mod sessions;
@@ -57,6 +58,9 @@ pub use metrics::{ConnectionMetrics, ServerMetrics};
 pub use middleware::Middleware;
 pub use options::{SessionOptions, SlowConsumerPolicy};
 pub use outbox::SendOutcome;
+pub use peer::Peer;
+#[cfg(feature = "tls")]
+pub use peer::{TlsInfo, TlsVersion};
 pub use rate_limit::{RateLimit, RateLimitAction};
 pub use session::{Session, SessionId};
 pub use sessions::Sessions;

@@ -24,7 +24,8 @@ use crate::items::{ItemMap, Items, SessionKey};
 use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ticket};
 use crate::state::{ReasonCell, StateCell};
 use crate::{
-    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, Role, SendOutcome, SlowConsumerPolicy,
+    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, Peer, Role, SendOutcome,
+    SlowConsumerPolicy,
 };
 
 /// Identifies a session in this process. Counted from 1, never used twice.
@@ -71,7 +72,7 @@ pub(crate) struct Inner<E: ?Sized> {
     pub(crate) role: Role,
     pub(crate) state: StateCell,
     pub(crate) reason: ReasonCell,
-    pub(crate) remote_addr: Option<SocketAddr>,
+    pub(crate) peer: Peer,
     pub(crate) hub: Arc<Hub>,
     pub(crate) since: Instant,
     /// Written by the connection task only.
@@ -99,7 +100,7 @@ impl Session {
     pub(crate) fn new(
         hub: Arc<Hub>,
         role: Role,
-        remote_addr: Option<SocketAddr>,
+        peer: Peer,
         encoder: impl Encode,
         attachment: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
@@ -109,7 +110,7 @@ impl Session {
             role,
             state: StateCell::new(ConnectionState::Connecting),
             reason: ReasonCell::new(),
-            remote_addr,
+            peer,
             hub,
             since: Instant::now(),
             bytes_received: AtomicU64::new(0),
@@ -133,7 +134,13 @@ impl Session {
 
     /// The peer's address; `None` where the transport has none (unix sockets, in-memory streams).
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.0.remote_addr
+        self.0.peer.addr
+    }
+
+    /// What TLS agreed on, with the peer's certificates; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&crate::TlsInfo> {
+        self.0.peer.tls.as_deref()
     }
 
     /// Where the connection is in its life.
@@ -387,7 +394,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("id", &self.0.id.get())
-            .field("remote_addr", &self.0.remote_addr)
+            .field("remote_addr", &self.0.peer.addr)
             .field("state", &self.state())
             .field("disconnect_reason", &self.disconnect_reason())
             .finish_non_exhaustive()

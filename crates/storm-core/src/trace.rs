@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | `stormsocket::connection` | INFO | span `connection` around everything a session's task does, handlers included: `id`, `peer`, `role`, `protocol` |
 //! | | DEBUG | `connected`; `disconnected` with `reason` and `uptime_ms` |
-//! | `stormsocket::error` | ERROR | a handler or hook failed, panicked, or answered an upgrade with nonsense |
+//! | `stormsocket::error` | ERROR | a handler or hook failed or panicked; certificates could not be read again |
 //! | | WARN | accepting failed; connecting failed; a transport failed in an unusual way |
-//! | | DEBUG | the peer broke the protocol |
+//! | | DEBUG | the peer broke the protocol; TLS failed, or an upgrade hook chose what was not offered |
 //! | `stormsocket::handshake` | DEBUG | a handshake made no session: `kind`, `peer` |
 //! | `stormsocket::accept` | DEBUG | a socket above a limit was closed: `limit`, `peer` |
 //! | `stormsocket::server` | INFO | `listening`, `stopping`, `stopped` with its report |
@@ -37,7 +37,8 @@ pin_project! {
     }
 }
 
-/// Runs `connection`, which is `session`'s, in a span of its own. `protocol` is what it speaks: `tcp`, `ws`.
+/// Runs `connection`, which is `session`'s, in a span of its own. `protocol` is what it speaks: `tcp`, `ws`; over TLS that is
+/// `tcp+tls`, `wss`.
 pub fn traced<F>(session: &Session, protocol: &'static str, connection: F) -> Traced<F> {
     let span = info_span!(
         target: "stormsocket::connection",
@@ -48,10 +49,24 @@ pub fn traced<F>(session: &Session, protocol: &'static str, connection: F) -> Tr
             Role::Server => "server",
             Role::Client => "client",
         },
-        protocol,
+        protocol = secure(session, protocol),
     );
     span.in_scope(|| debug!(target: "stormsocket::connection", id = session.id().get(), "connected"));
     Traced { connection, span: (!span.is_disabled()).then(|| Box::new(span)) }
+}
+
+#[cfg(feature = "tls")]
+fn secure(session: &Session, protocol: &'static str) -> &'static str {
+    match (session.tls(), protocol) {
+        (None, protocol) => protocol,
+        (Some(_), "ws") => "wss",
+        (Some(_), _) => "tcp+tls",
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+const fn secure(_: &Session, protocol: &'static str) -> &'static str {
+    protocol
 }
 
 impl<F: Future> Future for Traced<F> {
@@ -83,13 +98,13 @@ pub(crate) fn disconnected(session: &Session) {
 pub(crate) fn reported(error: &Error) {
     let cause = tracing::field::display(Chain(error.cause()));
     match error.kind() {
-        ErrorKind::Handler | ErrorKind::Panic | ErrorKind::Handshake => {
+        ErrorKind::Handler | ErrorKind::Panic | ErrorKind::Certificate => {
             error!(target: "stormsocket::error", cause, "{error}");
         }
         ErrorKind::Transport | ErrorKind::Accept | ErrorKind::Connect => {
             warn!(target: "stormsocket::error", cause, "{error}");
         }
-        ErrorKind::Protocol => debug!(target: "stormsocket::error", cause, "{error}"),
+        ErrorKind::Protocol | ErrorKind::Handshake => debug!(target: "stormsocket::error", cause, "{error}"),
     }
 }
 

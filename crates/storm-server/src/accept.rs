@@ -34,8 +34,13 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) per_ip: Option<Arc<PerIp>>,
-    #[cfg_attr(not(feature = "ws"), expect(dead_code, reason = "plain TCP has no handshake"))]
+    #[cfg_attr(
+        not(any(feature = "ws", feature = "tls")),
+        expect(dead_code, reason = "plain TCP has no handshake")
+    )]
     pub(crate) handshake_timeout: Option<Duration>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
     /// Only moves forward.
     pub(crate) phase: watch::Sender<Phase>,
 }
@@ -226,6 +231,8 @@ mod tests {
             slots: Slots::new(None),
             per_ip: None,
             handshake_timeout: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             phase: watch::channel(Phase::Running).0,
         });
         let endpoint = Arc::new(Reports::default());

@@ -10,6 +10,9 @@ use storm_core::{
     Broadcast, ConnectionState, DisconnectReason, Groups, Hub, Message, ServerMetrics, Sessions,
 };
 
+#[cfg(feature = "tls")]
+use storm_transport::tls::TlsConfigError;
+
 use crate::accept::{Phase, Shared, say_goodbye};
 use crate::slots::Slots;
 
@@ -87,6 +90,33 @@ impl ServerHandle {
     /// Sends `text` to every session; see [`Broadcast`].
     pub fn broadcast_text(&self, text: impl Into<ByteString>) -> Broadcast<'_> {
         self.shared.hub.broadcast_text(text)
+    }
+
+    /// Reads the files of certificates, keys and roots anew, for new connections. Those that are there go on as they are.
+    ///
+    /// # Cancel safety
+    /// The reload, once begun, goes on if the future is dropped.
+    ///
+    /// # Errors
+    /// A file cannot be used, and the server goes on with what it has; or it speaks no TLS.
+    #[cfg(feature = "tls")]
+    pub async fn reload_tls(&self) -> Result<(), TlsConfigError> {
+        let tls = self.shared.tls.clone().ok_or(TlsConfigError::Disabled)?;
+        crate::secure::blocking(move || tls.reload()).await
+    }
+
+    /// Replaces certificates and all other TLS options (except
+    /// [`watch_files`](storm_transport::TlsOptions::watch_files)) for new connections.
+    ///
+    /// # Cancel safety
+    /// As [`reload_tls`](Self::reload_tls).
+    ///
+    /// # Errors
+    /// As [`reload_tls`](Self::reload_tls).
+    #[cfg(feature = "tls")]
+    pub async fn replace_tls(&self, options: storm_transport::TlsOptions) -> Result<(), TlsConfigError> {
+        let tls = self.shared.tls.clone().ok_or(TlsConfigError::Disabled)?;
+        crate::secure::blocking(move || tls.replace(options)).await
     }
 
     /// Completes when a shutdown has begun and no connection is left.

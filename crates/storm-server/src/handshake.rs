@@ -1,4 +1,4 @@
-//! From an accepted stream to an upgraded one, or to an answer that refuses it.
+//! From an accepted stream (and after TLS, if there is any) to an upgraded one, or to an answer that refuses it.
 //!
 //! ```text
 //!  request head ── plain GET ──> on_http ──> answer, end
@@ -6,8 +6,8 @@
 //!       └──> origin ──> on_upgrade ──> 101 ──> session          any refusal: answer, end
 //! ```
 //!
-//! All of it within one budget. From the moment the server stops there is one answer to upgrades, 503, whatever they
-//! were waiting for; plain HTTP is answered as ever. Not here: what a request must look like (`storm-ws-proto`).
+//! From the moment the server stops there is one answer to upgrades, 503, whatever they were waiting for; plain HTTP is
+//! answered as ever. Not here: the time it may take (`budget`), what a request must look like (`storm-ws-proto`).
 
 use std::fmt;
 use std::io;
@@ -15,12 +15,12 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use storm_core::isolation::catch_unwind_of;
 use storm_core::metrics::HandshakeFailure;
-use storm_core::{ConfigError, Error, ErrorKind};
+use storm_core::{ConfigError, Error, ErrorKind, Peer};
 use storm_transport::Stream;
 use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
 use storm_transport::ws::{Agreed, WsOptions};
@@ -65,13 +65,19 @@ impl Rules {
 #[derive(Debug, Clone)]
 pub struct UpgradeRequest {
     upgrade: Arc<Upgrade>,
-    remote_addr: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl UpgradeRequest {
     /// The peer's address; `None` for a unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.remote_addr
+        self.peer.addr
+    }
+
+    /// What TLS agreed on, with the peer's certificates; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&storm_core::TlsInfo> {
+        self.peer.tls.as_deref()
     }
 }
 
@@ -87,13 +93,19 @@ impl Deref for UpgradeRequest {
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
     request: Request,
-    remote_addr: Option<SocketAddr>,
+    peer: Peer,
 }
 
 impl HttpRequest {
     /// The peer's address; `None` for a unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.remote_addr
+        self.peer.addr
+    }
+
+    /// What TLS agreed on, with the peer's certificates; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&storm_core::TlsInfo> {
+        self.peer.tls.as_deref()
     }
 }
 
@@ -124,68 +136,51 @@ impl Refusal {
 /// How long a peer that was refused may take to end its side while the server stops.
 const LAST_LINGER: Duration = Duration::from_secs(1);
 
-/// Performs the handshake within its budget: what was agreed, and the bytes that came behind the request.
+/// Performs the handshake: what was agreed, and the bytes that came behind the request; or what it counts as that there is no
+/// session to be.
 pub(crate) async fn handshake<E: Endpoint>(
     stream: &mut Stream,
-    remote: Option<SocketAddr>,
+    peer: &Peer,
     rules: &Rules,
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
-) -> Option<(Agreed, BytesMut)> {
-    let began = Instant::now();
-    let attempt = async {
-        let mut buffer = BytesMut::new();
-        let request = tokio::select! {
-            biased;
-            request = read_request(stream, &mut buffer, options.head_limits) => Some(request),
-            () = shared.reached(Phase::Stopping) => None,
-        };
-        let answer = match request {
-            Some(Ok(request)) => decide(request, remote, rules, options, shared, endpoint).await,
-            Some(Err(UpgradeError::Head(error))) => {
-                Err(Refusal::new(HandshakeFailure::Malformed, error.reject()))
-            }
-            Some(Err(_)) => return Err(Some(HandshakeFailure::Disconnected)),
-            // What was about to be asked has its answer.
-            None => Err(Refusal::stopping()),
-        };
-        let Refusal { answer, failure } = match answer {
-            Ok((response, agreed)) => {
-                send(stream, &response).await.map_err(|_| Some(HandshakeFailure::Disconnected))?;
-                shared.hub.record_handshake(began.elapsed());
-                return Ok((agreed, buffer));
-            }
-            Err(refusal) => refusal,
-        };
-        // The answer counts, whether the peer stays to read it or not.
-        if refuse(stream, &answer.to_bytes()).await.is_ok() {
-            let stopped = async {
-                shared.reached(Phase::Stopping).await;
-                tokio::time::sleep(LAST_LINGER).await;
-            };
-            tokio::select! {
-                biased;
-                _ = linger(stream) => {}
-                () = stopped => {}
-            }
+) -> Result<(Agreed, BytesMut), Option<HandshakeFailure>> {
+    let mut buffer = BytesMut::new();
+    let request = tokio::select! {
+        biased;
+        request = read_request(stream, &mut buffer, options.head_limits) => Some(request),
+        () = shared.reached(Phase::Stopping) => None,
+    };
+    let answer = match request {
+        Some(Ok(request)) => decide(request, peer, rules, options, shared, endpoint).await,
+        Some(Err(UpgradeError::Head(error))) => {
+            Err(Refusal::new(HandshakeFailure::Malformed, error.reject()))
         }
-        Err(failure)
+        Some(Err(_)) => return Err(Some(HandshakeFailure::Disconnected)),
+        // What was about to be asked has its answer.
+        None => Err(Refusal::stopping()),
     };
-    let upgraded = tokio::select! {
-        upgraded = attempt => upgraded,
-        () = expiry(shared) => Err(Some(HandshakeFailure::Timeout)),
-        () = shared.reached(Phase::Cutting) => Err(Some(HandshakeFailure::Stopping)),
+    let Refusal { answer, failure } = match answer {
+        Ok((response, agreed)) => {
+            send(stream, &response).await.map_err(|_| Some(HandshakeFailure::Disconnected))?;
+            return Ok((agreed, buffer));
+        }
+        Err(refusal) => refusal,
     };
-    match upgraded {
-        Ok(upgraded) => Some(upgraded),
-        Err(failure) => {
-            if let Some(failure) = failure {
-                shared.hub.count_handshake_failure(failure, remote);
-            }
-            None
+    // The answer counts, whether the peer stays to read it or not.
+    if refuse(stream, &answer.to_bytes()).await.is_ok() {
+        let stopped = async {
+            shared.reached(Phase::Stopping).await;
+            tokio::time::sleep(LAST_LINGER).await;
+        };
+        tokio::select! {
+            biased;
+            _ = linger(stream) => {}
+            () = stopped => {}
         }
     }
+    Err(failure)
 }
 
 async fn send(stream: &mut Stream, response: &[u8]) -> io::Result<()> {
@@ -193,25 +188,17 @@ async fn send(stream: &mut Stream, response: &[u8]) -> io::Result<()> {
     stream.flush().await
 }
 
-/// Completes when the budget is used up.
-async fn expiry(shared: &Shared) {
-    match shared.handshake_timeout {
-        Some(budget) => tokio::time::sleep(budget).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The 101 and what it agrees on, or the final answer.
 async fn decide<E: Endpoint>(
     request: Request,
-    remote_addr: Option<SocketAddr>,
+    peer: &Peer,
     rules: &Rules,
     options: &WsOptions,
     shared: &Shared,
     endpoint: &E,
 ) -> Result<(bytes::Bytes, Agreed), Refusal> {
     if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
-        let hook = async { on_http(HttpRequest { request, remote_addr }).await };
+        let hook = async { on_http(HttpRequest { request, peer: peer.clone() }).await };
         let answer = isolated(hook, shared, endpoint).await?;
         return Err(Refusal { answer, failure: None });
     }
@@ -225,7 +212,7 @@ async fn decide<E: Endpoint>(
     let upgrade = Arc::new(upgrade);
     let accept = match &rules.on_upgrade {
         Some(on_upgrade) => {
-            let request = UpgradeRequest { upgrade: upgrade.clone(), remote_addr };
+            let request = UpgradeRequest { upgrade: upgrade.clone(), peer: peer.clone() };
             let decided = tokio::select! {
                 biased;
                 decided = isolated(async { on_upgrade(request).await }, shared, endpoint) => decided?,

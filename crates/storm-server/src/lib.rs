@@ -1,8 +1,9 @@
 //! Servers: what happens around a connection on the accepting side.
 //!
 //! ```text
-//!  Listener ── accept ──> slot (max_connections) ──> connection task ── storm_transport::Connection::run
-//!                 └ errors: back off, report, go on           └ slot released when the task ends
+//!  Listener ── accept ──> slot (max_connections) ──> handshake (TLS, upgrade; one budget), if there is one
+//!                 └ errors: back off, report, go on     └──> connection task ── storm_transport::Connection::run
+//!                                                                 └ slot released when the task ends
 //!  ServerHandle ── shutdown(deadline) ──> stop accepting, close all, wait, abort, report
 //! ```
 //!
@@ -12,12 +13,16 @@
 //! Not here: the connection loop (`storm-transport`), sessions and groups (`storm-core`).
 
 mod accept;
+#[cfg(any(feature = "ws", feature = "tls"))]
+mod budget;
 mod events;
 mod handle;
 #[cfg(feature = "ws")]
 mod handshake;
 mod options;
 mod per_ip;
+#[cfg(feature = "tls")]
+mod secure;
 #[cfg(feature = "signal")]
 mod signal;
 mod slots;

@@ -37,6 +37,9 @@ pub struct ServerOptions {
     /// Budget from accept to the end of the handshake: TLS, the upgrade and its hook together. Default 5 s; `None` waits
     /// for ever, and so lets anyone hold a slot for nothing. Plain TCP has no handshake.
     pub handshake_timeout: Option<Duration>,
+    /// Speaks TLS on every connection. Default `None`: none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<storm_transport::TlsOptions>,
     /// Options of each socket.
     pub socket: SocketOptions,
     /// Limits and deadlines of each session.
@@ -52,6 +55,8 @@ impl Default for ServerOptions {
             max_handshakes_per_ip: None,
             ipv6_prefix: 64,
             handshake_timeout: Some(Duration::from_secs(5)),
+            #[cfg(feature = "tls")]
+            tls: None,
             socket: SocketOptions::default(),
             session: SessionOptions::default(),
         }
@@ -81,6 +86,10 @@ impl ServerOptions {
                 "handshake_timeout",
                 "must be longer than zero; None removes the limit",
             ));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.validate()?;
         }
         self.socket.validate()?;
         self.session.validate()
@@ -123,6 +132,13 @@ macro_rules! option_setters {
         /// Sets [`ServerOptions::handshake_timeout`](crate::ServerOptions::handshake_timeout).
         pub fn handshake_timeout(mut self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
             self.$($options.)?handshake_timeout = timeout.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::tls`](crate::ServerOptions::tls).
+        #[cfg(feature = "tls")]
+        pub fn tls(mut self, tls: impl Into<Option<storm_transport::TlsOptions>>) -> Self {
+            self.$($options.)?tls = tls.into();
             self
         }
 
@@ -182,6 +198,10 @@ pub enum StartError {
     /// The options do not go together.
     #[error("the configuration is not valid")]
     Config(#[from] ConfigError),
+    /// A certificate, its key or roots cannot be used.
+    #[cfg(feature = "tls")]
+    #[error("tls cannot be set up")]
+    Tls(#[from] storm_transport::tls::TlsConfigError),
     /// An address cannot be listened on.
     #[error("cannot listen on {addr:?}")]
     Bind {

@@ -20,6 +20,11 @@ pub(crate) async fn start<E: Endpoint>(
     endpoint: E,
 ) -> Result<ServerHandle, StartError> {
     options.validate()?;
+    #[cfg(feature = "tls")]
+    let tls = match &options.tls {
+        Some(tls) => Some(crate::secure::acceptor(tls.clone()).await?),
+        None => None,
+    };
     let mut listeners = Vec::with_capacity(addrs.len());
     for addr in addrs {
         match Listener::bind(&addr, options.backlog, &options.socket).await {
@@ -33,6 +38,8 @@ pub(crate) async fn start<E: Endpoint>(
         slots: Slots::new(options.max_connections),
         per_ip: PerIp::new(options),
         handshake_timeout: options.handshake_timeout,
+        #[cfg(feature = "tls")]
+        tls,
         phase: watch::channel(Phase::Running).0,
     });
     let endpoint = Arc::new(endpoint);
@@ -43,6 +50,10 @@ pub(crate) async fn start<E: Endpoint>(
         tracing::info!(target: "stormsocket::server", addr, "listening");
         let slot = listening.take().expect("these slots have no limit");
         tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), slot));
+    }
+    #[cfg(feature = "tls")]
+    if let Some(interval) = options.tls.as_ref().and_then(|tls| tls.watch_files) {
+        tokio::spawn(crate::secure::watch_files(endpoint, shared.clone(), interval));
     }
     Ok(ServerHandle::new(shared, listening, local_addrs))
 }

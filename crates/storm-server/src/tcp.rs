@@ -10,13 +10,17 @@ use storm_core::events::{
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::accept::{Endpoint, Shared};
+#[cfg(feature = "tls")]
+use crate::budget::within_budget;
 use crate::events::event_setters;
 use crate::options::option_setters;
+#[cfg(feature = "tls")]
+use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -152,23 +156,40 @@ where
     E: Events<Session, Bytes>,
     F: MessageFramer + Clone + Sync,
 {
-    fn serve(
-        self: &Arc<Self>,
-        stream: Stream,
-        remote: Option<SocketAddr>,
-        shared: &Arc<Shared>,
-        mut slot: Slot,
-    ) {
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+        #[cfg(feature = "tls")]
+        if shared.tls.is_some() {
+            let (endpoint, shared) = (self.clone(), shared.clone());
+            // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
+            tokio::spawn(async move {
+                let secured = secure(stream, remote.into(), &shared, &*endpoint);
+                if let Some((stream, peer)) = within_budget(&shared, remote, secured).await {
+                    endpoint.run(stream, peer, &shared, slot);
+                }
+            });
+            return;
+        }
+        self.run(stream, remote.into(), shared, slot);
+    }
+
+    async fn report(&self, error: &Error) {
+        self.events.error(None, error).await;
+    }
+}
+
+impl<E, F> TcpEndpoint<E, F>
+where
+    E: Events<Session, Bytes>,
+    F: MessageFramer + Clone + Sync,
+{
+    /// Runs the connection in a task of its own.
+    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, mut slot: Slot) {
         slot.established();
-        let driver = Driver::register(&shared.hub, Role::Server, remote, FramedEncode(self.framer.clone()));
+        let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
         shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
         let session = connection.session().clone();
         let running = connection.run(self.events.clone());
         tokio::spawn(slot.held_by(traced(&session, "tcp", running)));
-    }
-
-    async fn report(&self, error: &Error) {
-        self.events.error(None, error).await;
     }
 }

@@ -3,18 +3,23 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Message, Role};
+use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Message, Peer, Role};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::accept::{Endpoint, Shared};
+use crate::budget::within_budget;
 use crate::events::event_setters;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
+#[cfg(feature = "tls")]
+use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -237,7 +242,7 @@ struct WsEndpoint<E> {
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     fn serve(
         self: &Arc<Self>,
-        mut stream: Stream,
+        stream: Stream,
         remote: Option<SocketAddr>,
         shared: &Arc<Shared>,
         mut slot: Slot,
@@ -245,11 +250,12 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let upgraded =
-                handshake(&mut stream, remote, &endpoint.rules, &endpoint.ws, &shared, &*endpoint).await;
-            let Some((agreed, early)) = upgraded else { return };
+            let upgrading = endpoint.upgrade(stream, remote.into(), &shared);
+            let upgraded = within_budget(&shared, remote, upgrading).await;
+            let Some(upgraded) = upgraded else { return };
             slot.established();
-            let (protocol, driver) = endpoint.register(agreed, remote, &shared);
+            let Upgraded { stream, peer, agreed, early } = upgraded;
+            let (protocol, driver) = endpoint.register(agreed, peer, &shared);
             let connection = Connection::new(stream, protocol, driver, early);
             let session = connection.session().clone();
             let running = connection.run(endpoint.events.clone());
@@ -262,14 +268,37 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     }
 }
 
-impl<E> WsEndpoint<E> {
+/// A connection that is ready to become a session.
+struct Upgraded {
+    stream: Stream,
+    peer: Peer,
+    agreed: Agreed,
+    /// Bytes that came behind the request.
+    early: BytesMut,
+}
+
+impl<E: Events<WsSession, Message>> WsEndpoint<E> {
+    /// TLS, if the server speaks it, and the upgrade.
+    async fn upgrade(
+        &self,
+        stream: Stream,
+        peer: Peer,
+        shared: &Shared,
+    ) -> Result<Upgraded, Option<HandshakeFailure>> {
+        #[cfg(feature = "tls")]
+        let (stream, peer) = secure(stream, peer, shared, self).await?;
+        let mut stream = stream;
+        let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
+        Ok(Upgraded { stream, peer, agreed, early })
+    }
+
     fn register(
         &self,
         agreed: Agreed,
-        remote: Option<SocketAddr>,
+        peer: Peer,
         shared: &Shared,
     ) -> (WsProtocol, storm_core::driver::Driver) {
-        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, remote, agreed, &self.ws);
+        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
         shared.admit(driver.session());
         (protocol, driver)
     }

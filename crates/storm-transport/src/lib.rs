@@ -18,6 +18,7 @@
 //! | [`stream`] | the kinds of stream |
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
+//! | `tls` | TLS under any stream (feature `tls`) |
 
 pub mod connect;
 pub mod connection;
@@ -26,6 +27,8 @@ pub mod listener;
 pub mod protocol;
 pub mod socket;
 pub mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "ws")]
 pub mod ws;
 
@@ -36,5 +39,7 @@ pub use listener::{BindAddr, Listener};
 pub use protocol::{End, Protocol};
 pub use socket::{KeepAlive, SocketOptions};
 pub use stream::{Stream, Transport};
+#[cfg(feature = "tls")]
+pub use tls::{ClientTlsOptions, TlsOptions};
 #[cfg(feature = "ws")]
 pub use ws::{WsOptions, WsProtocol, WsSession};

@@ -15,10 +15,15 @@ use tokio::net::UnixStream;
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Has the coming drop end the connection as a reset, where the transport knows such a thing.
     fn reset_on_drop(&mut self) {}
+
+    /// How many of the bytes it has taken it may not have passed on yet, at most.
+    fn held_back(&self) -> usize {
+        0
+    }
 }
 
-/// A stream of one of the kinds this library opens itself.
-#[derive(Debug)]
+/// A stream of any kind a server or client runs over. One word more than a socket: what is larger is boxed, so that
+/// plain TCP does not pay for it.
 #[non_exhaustive]
 pub enum Stream {
     /// TCP.
@@ -26,6 +31,44 @@ pub enum Stream {
     /// A unix socket.
     #[cfg(unix)]
     Unix(UnixStream),
+    /// TLS over any of these.
+    #[cfg(feature = "tls")]
+    Tls(Box<crate::tls::TlsStream>),
+    /// Opened by somebody else: see [`Stream::foreign`].
+    Foreign(Box<dyn Transport>),
+}
+
+impl Stream {
+    /// Any `AsyncRead + AsyncWrite`. An abort drops it.
+    pub fn foreign<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Self {
+        Self::Foreign(Box::new(Foreign(stream)))
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(stream) => f.debug_tuple("Tcp").field(stream).finish(),
+            #[cfg(unix)]
+            Self::Unix(stream) => f.debug_tuple("Unix").field(stream).finish(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => f.debug_tuple("Tls").field(stream).finish(),
+            Self::Foreign(_) => f.debug_tuple("Foreign").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Any `AsyncRead + AsyncWrite` as a [`Transport`]. An abort drops it.
@@ -41,6 +84,21 @@ impl Transport for Stream {
             Self::Tcp(tcp) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
             #[cfg(unix)]
             Self::Unix(_) => {}
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.reset_on_drop(),
+            Self::Foreign(stream) => stream.reset_on_drop(),
+        }
+    }
+
+    #[inline]
+    fn held_back(&self) -> usize {
+        match self {
+            Self::Tcp(_) => 0,
+            #[cfg(unix)]
+            Self::Unix(_) => 0,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.held_back(),
+            Self::Foreign(stream) => stream.held_back(),
         }
     }
 }
@@ -52,6 +110,9 @@ macro_rules! on_stream {
             Self::Tcp($stream) => $call,
             #[cfg(unix)]
             Self::Unix($stream) => $call,
+            #[cfg(feature = "tls")]
+            Self::Tls($stream) => $call,
+            Self::Foreign($stream) => $call,
         }
     };
 }
@@ -80,6 +141,9 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => stream.is_write_vectored(),
             #[cfg(unix)]
             Self::Unix(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Foreign(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -52,17 +52,17 @@ fn smoke(name: &str, target: impl Fn(&[u8])) {
 
 #[test]
 fn request_heads() {
-    smoke("request", fuzzing::request_head);
+    smoke("request_head", fuzzing::request_head);
 }
 
 #[test]
 fn response_heads() {
-    smoke("response", fuzzing::response_head);
+    smoke("response_head", fuzzing::response_head);
 }
 
 #[test]
 fn extension_headers() {
-    smoke("extensions", fuzzing::extension_header);
+    smoke("extension_header", fuzzing::extension_header);
 }
 
 #[test]
@@ -73,6 +73,6 @@ fn frames_in_both_roles() {
 
 #[test]
 fn compressed_frames_in_both_roles() {
-    smoke("deflate", |data| fuzzing::deflate_frames(Role::Server, data));
-    smoke("deflate", |data| fuzzing::deflate_frames(Role::Client, data));
+    smoke("deflate_frames", |data| fuzzing::deflate_frames(Role::Server, data));
+    smoke("deflate_frames", |data| fuzzing::deflate_frames(Role::Client, data));
 }

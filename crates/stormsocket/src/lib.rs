@@ -1,4 +1,9 @@
-#![doc = include_str!("../../../README.md")]
+#![cfg_attr(not(doctest), doc = include_str!("../../../README.md"))]
+
+/// The README's examples, which use features that not every build has.
+#[cfg(all(doctest, feature = "server", feature = "client", feature = "ws", feature = "tls"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 #[cfg(feature = "client")]
 pub use storm_client::{Backoff, ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
@@ -7,10 +12,12 @@ pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
-    Error, ErrorKind, Groups, Hub, IntoHandlerOutcome, Items, Message, Middleware, RateLimit,
+    Error, ErrorKind, Groups, Hub, IntoHandlerOutcome, Items, Message, Middleware, Peer, RateLimit,
     RateLimitAction, Role, SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey,
     SessionOptions, Sessions, SlowConsumerPolicy,
 };
+#[cfg(feature = "tls")]
+pub use storm_core::{TlsInfo, TlsVersion};
 #[cfg(feature = "codec")]
 pub use storm_framing::CodecFramer;
 pub use storm_framing::{DelimiterFramer, FramingError, LengthPrefixFramer, MessageFramer, RawFramer, Wire};
@@ -24,6 +31,11 @@ pub use storm_server::{
 pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
 #[cfg(feature = "client")]
 pub use storm_transport::connect::{AddressesFailed, Proxy, ProxyError, Resolver};
+#[cfg(feature = "tls")]
+pub use storm_transport::tls::{
+    self, ClientCertificates, ClientTlsOptions, Identity, Roots, TlsConfigError, TlsError, TlsErrorKind,
+    TlsOptions,
+};
 #[cfg(feature = "ws")]
 pub use storm_transport::ws::{MessageWriter, WsHandler, WsOptions, WsSession};
 pub use storm_transport::{BindAddr, ConnectAddr, KeepAlive, SocketOptions};

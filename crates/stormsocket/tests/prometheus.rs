@@ -21,7 +21,10 @@ async fn scrape(server: &ServerHandle) -> BTreeMap<String, f64> {
         .filter(|line| line.starts_with("stormsocket_"))
         .map(|line| {
             let (name, value) = line.rsplit_once(' ').expect("a sample");
-            (name.replace(&format!("{scope},"), "").replace(scope, "").replace(",}", "}"), value.parse().expect("a number"))
+            (
+                name.replace(&format!("{scope},"), "").replace(scope, "").replace(",}", "}"),
+                value.parse().expect("a number"),
+            )
         })
         .collect()
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use storm_core::metrics::Ending;
 use stormsocket::{
-    DisconnectReason, HeartbeatOptions, Hub, Limits, Role, SendOutcome, SessionOptions, SlowConsumerPolicy, WsHandler,
-    WsOptions,
+    DisconnectReason, HeartbeatOptions, Hub, Limits, Role, SendOutcome, SessionOptions, SlowConsumerPolicy,
+    WsHandler, WsOptions,
 };
 use tokio::io::AsyncReadExt;
 use ws_support::*;
@@ -85,7 +85,10 @@ async fn compressed_in_the_order_in_which_they_leave_whoever_sends() {
         let session = session.clone();
         tokio::spawn(async move {
             for number in 0..100 {
-                session.send_text(format!("task {task} number {number} and the same words each time")).await.unwrap();
+                session
+                    .send_text(format!("task {task} number {number} and the same words each time"))
+                    .await
+                    .unwrap();
             }
         });
     }
@@ -115,7 +118,9 @@ async fn sends_cancelled_at_any_poll_are_whole_or_not_at_all() {
             let mut send = pin!(session.send_text(text.clone()));
             let mut outcome = None;
             for _ in 0..polls {
-                if let std::task::Poll::Ready(ready) = send.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                if let std::task::Poll::Ready(ready) =
+                    send.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+                {
                     outcome = Some(ready.unwrap());
                     break;
                 }
@@ -188,7 +193,9 @@ async fn a_broadcast_reaches_those_who_read_whatever_becomes_of_the_stalled() {
             SlowConsumerPolicy::Wait => {
                 assert!(!sending.is_finished(), "it waits for those that are full");
                 for mut peer in stalled {
-                    tokio::spawn(async move { while peer.stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {} });
+                    tokio::spawn(async move {
+                        while peer.stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+                    });
                 }
                 [1000, 0, 0]
             }

@@ -164,6 +164,7 @@ async fn requests_that_must_not_be_sent_are_refused_before_anything_is_opened() 
     assert!(accepted.is_none(), "{accepted:?}");
 }
 
+#[cfg(not(feature = "tls"))]
 #[tokio::test]
 async fn wss_without_tls_is_said_clearly() {
     let error = WsClient::new("wss://127.0.0.1:1/").connect().await.unwrap_err();

@@ -128,6 +128,8 @@ pub enum HandshakeFailure {
     Timeout,
     /// The peer left, or the transport failed, before it was through.
     Disconnected,
+    /// TLS failed: the peer speaks none, or nothing in common with us, or one side's certificate is not good enough.
+    Tls,
     /// What was asked for is no valid upgrade request.
     Malformed,
     /// The request's origin is not on the list.
@@ -144,6 +146,7 @@ impl Kind for HandshakeFailure {
     const ALL: &'static [Self] = &[
         Self::Timeout,
         Self::Disconnected,
+        Self::Tls,
         Self::Malformed,
         Self::Origin,
         Self::Rejected,
@@ -159,6 +162,7 @@ impl Kind for HandshakeFailure {
         match self {
             Self::Timeout => "timeout",
             Self::Disconnected => "disconnected",
+            Self::Tls => "tls",
             Self::Malformed => "malformed",
             Self::Origin => "origin",
             Self::Rejected => "rejected",

@@ -7,7 +7,6 @@ mod windows;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -45,8 +44,10 @@ pub struct RateLimit {
     window: Duration,
     action: RateLimitAction,
     ipv6_prefix: u8,
-    on_limited: Option<Arc<dyn Fn(&Session) + Send + Sync>>,
+    on_limited: Option<Tell>,
 }
+
+type Tell = Box<dyn Fn(&Session) + Send + Sync>;
 
 /// What becomes of a message above the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -121,7 +122,7 @@ impl RateLimit {
     /// Calls `tell` with whoever is over the limit: the session of the first message above it in each window, and each one
     /// that is aborted. It must not block.
     pub fn on_limited(mut self, tell: impl Fn(&Session) + Send + Sync + 'static) -> Self {
-        self.on_limited = Some(Arc::new(tell));
+        self.on_limited = Some(Box::new(tell));
         self
     }
 

@@ -96,7 +96,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             return Ok(true);
         };
         let mut transport = Pin::new(transport);
-        if self.writing.is_empty() && !self.unflushed {
+        if self.writing.is_empty() && self.unflushed.is_none() {
             return Ok(true);
         }
         while !self.writing.is_empty() {
@@ -113,8 +113,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.writing.advance(count);
-                    self.written += count;
-                    self.unflushed = true;
+                    // What the transport keeps (TLS does) is not with the kernel yet, and still counts as pending.
+                    let unflushed = self.unflushed.unwrap_or(0) + count;
+                    let held = unflushed.min(transport.held_back());
+                    self.written += unflushed - held;
+                    self.unflushed = Some(held);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
             }
@@ -122,7 +125,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         match transport.poll_flush(cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(flushed) => {
-                self.unflushed = false;
+                self.written += self.unflushed.take().unwrap_or(0);
                 flushed.map(|()| true)
             }
         }

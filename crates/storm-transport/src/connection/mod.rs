@@ -59,8 +59,8 @@ pub struct Connection<T, P: Protocol> {
     writing: SendQueue,
     /// Bytes written and not yet accounted.
     written: usize,
-    /// The transport may hold back bytes it was given.
-    unflushed: bool,
+    /// The transport may hold back bytes it was given: at most this many.
+    unflushed: Option<usize>,
     /// Bytes and messages received and not yet counted.
     received: (u64, u64),
     stage: Stage,
@@ -104,7 +104,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             deaf: false,
             writing: SendQueue::default(),
             written: 0,
-            unflushed: false,
+            unflushed: None,
             received: (0, 0),
             stage: Stage::Open,
             peer_ended: false,

@@ -1,6 +1,5 @@
 //! The receive half of a WebSocket session.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, make_rng};
 use storm_core::driver::Driver;
 use storm_core::outbox::Control;
-use storm_core::{BoxError, DisconnectReason, Hub, Message, Role, Session};
+use storm_core::{BoxError, DisconnectReason, Hub, Message, Peer, Role, Session};
 use storm_ws_proto::{
     CloseCode, CloseFrame, Heartbeat, HeartbeatAction, Incoming, ProtocolError, Receiver, Sender,
 };
@@ -52,7 +51,7 @@ impl WsProtocol {
     pub fn register(
         hub: &Arc<Hub>,
         role: Role,
-        remote_addr: Option<SocketAddr>,
+        peer: impl Into<Peer>,
         agreed: Agreed,
         options: &WsOptions,
     ) -> (Self, Driver) {
@@ -73,7 +72,7 @@ impl WsProtocol {
         let compresses = false;
         let details = Box::new(Details::new(agreed.protocol, agreed.target));
         let encoder = WsEncode::new(sender, compresses);
-        let driver = Driver::register_with(hub, role, remote_addr, encoder, Some(details));
+        let driver = Driver::register_with(hub, role, peer, encoder, Some(details));
         let protocol = Self {
             receiver,
             heartbeat: Heartbeat::new(options.heartbeat, now()),

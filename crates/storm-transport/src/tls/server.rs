@@ -1,0 +1,136 @@
+//! The accepting side of the handshake, and the configuration it uses, which may change while the server runs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::{Mutex, RwLock};
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+use storm_core::TlsInfo;
+
+use super::error::{TlsConfigError, TlsFailure};
+use super::names::Names;
+use super::options::{ClientCertificates, TlsOptions};
+use super::provider_or_ours;
+use super::stream::{ReadAhead, TlsStream};
+use crate::Stream;
+
+/// Accepts TLS on open streams.
+pub struct TlsAcceptor {
+    /// For the next handshake. Those under way, and sessions, keep the one they began with.
+    config: RwLock<Arc<ServerConfig>>,
+    /// What it was made from.
+    options: Mutex<TlsOptions>,
+}
+
+impl TlsAcceptor {
+    /// Reads files and parses what is in them: to be called where blocking is allowed.
+    ///
+    /// # Errors
+    /// The options do not go together, or name what cannot be used.
+    pub fn new(options: TlsOptions) -> Result<Self, TlsConfigError> {
+        let config = config(&options, None)?;
+        Ok(Self { config: RwLock::new(Arc::new(config)), options: Mutex::new(options) })
+    }
+
+    /// Performs the handshake. The time it takes is the caller's to bound.
+    ///
+    /// # Errors
+    /// The transport or TLS fails.
+    pub async fn accept(&self, stream: Stream) -> Result<(Stream, Arc<TlsInfo>), TlsFailure> {
+        let config = self.config.read().clone();
+        let accept = tokio_rustls::TlsAcceptor::from(config).accept(ReadAhead::new(stream)).into_fallible();
+        // Boxed: a handshake's future is far larger than what comes of it.
+        match Box::pin(accept).await {
+            Ok(tls) => {
+                let connection = tls.get_ref().1;
+                let info = super::stream::info(connection, connection.server_name().map(Box::from));
+                Ok((Stream::Tls(Box::new(TlsStream::new(tls.into()))), Arc::new(info)))
+            }
+            Err((error, stream)) => Err(TlsFailure::new(error, stream.into_inner())),
+        }
+    }
+
+    /// Reads the files anew. Blocks as [`new`](Self::new) does.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the old configuration stays then.
+    pub fn reload(&self) -> Result<(), TlsConfigError> {
+        let mut options = self.options.lock();
+        self.put(&mut options, None)
+    }
+
+    /// Replaces the options. Blocks as [`new`](Self::new) does. (How files are watched does not change.)
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the old configuration stays then.
+    pub fn replace(&self, new: TlsOptions) -> Result<(), TlsConfigError> {
+        let mut options = self.options.lock();
+        self.put(&mut options, Some(new))
+    }
+
+    fn put(&self, options: &mut TlsOptions, new: Option<TlsOptions>) -> Result<(), TlsConfigError> {
+        let before = self.config.read().clone();
+        // Tickets given out before are taken afterwards, too. Not if they vouch for a client that new roots, or new options,
+        // might not let in.
+        let may_keep_tickets =
+            new.is_none() && matches!(options.client_certificates, ClientCertificates::None);
+        let made = config(new.as_ref().unwrap_or(options), may_keep_tickets.then_some(&*before))?;
+        *self.config.write() = Arc::new(made);
+        if let Some(new) = new {
+            *options = new;
+        }
+        Ok(())
+    }
+
+    /// What the files look like at this moment. Two that differ mean that something was written.
+    pub fn files(&self) -> FileStamps {
+        let options = self.options.lock();
+        FileStamps(options.files().map(|path| (path.to_owned(), stamp(path))).collect())
+    }
+}
+
+impl fmt::Debug for TlsAcceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsAcceptor").field("options", &*self.options.lock()).finish_non_exhaustive()
+    }
+}
+
+/// What can be told of files without reading them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStamps(Vec<(PathBuf, Option<Stamp>)>);
+
+/// When it was written, its length and, where there is such a thing, its inode: a file that was replaced within the
+/// clock's grain has another.
+type Stamp = (Option<SystemTime>, u64, u64);
+
+fn stamp(path: &std::path::Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    Some((metadata.modified().ok(), metadata.len(), inode))
+}
+
+fn config(options: &TlsOptions, before: Option<&ServerConfig>) -> Result<ServerConfig, TlsConfigError> {
+    options.validate()?;
+    let provider = provider_or_ours(options.crypto_provider.as_ref());
+    let names = Names::load(&options.identities, &provider)?;
+    let verifier = options.client_certificates.verifier(&provider)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&super::protocol_versions(&options.versions))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(names));
+    config.alpn_protocols = options.alpn.clone();
+    // Tickets serve both versions; a store besides them would only cost memory.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    match (options.resumption, before) {
+        (false, _) => config.send_tls13_tickets = 0,
+        (true, Some(before)) => config.ticketer = before.ticketer.clone(),
+        (true, None) => config.ticketer = rustls::crypto::ring::Ticketer::new()?,
+    }
+    Ok(config)
+}
