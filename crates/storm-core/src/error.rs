@@ -14,7 +14,7 @@ pub enum SendError {
     /// The session is closing or closed, for this reason if one is known yet.
     #[error("the session is closed{}", .0.map(|reason| format!(" ({reason})")).unwrap_or_default())]
     Closed(Option<DisconnectReason>),
-    /// There is no room, and the message does not wait for it: a control message, or one for a client whose queue is full.
+    /// There is no room, and the caller does not wait: a control message, say, or one for a client whose queue is full.
     #[error("there is no room for the message")]
     Full,
     /// The message is larger than the framer or the protocol can carry.
