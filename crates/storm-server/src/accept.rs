@@ -13,6 +13,7 @@ use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
 use crate::per_ip::PerIp;
+use crate::proxied::Proxies;
 use crate::slots::{Slot, Slots};
 
 /// Waits between failed accepts, doubling from the first to the longest.
@@ -34,11 +35,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) per_ip: Option<Arc<PerIp>>,
-    #[cfg_attr(
-        not(any(feature = "ws", feature = "tls")),
-        expect(dead_code, reason = "plain TCP has no handshake")
-    )]
     pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) proxies: Proxies,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
     /// Only moves forward.
@@ -61,6 +59,15 @@ impl Shared {
         *self.phase.borrow() >= Phase::Stopping
     }
 
+    /// Whether anything comes before the bytes of a plain TCP connection from there.
+    pub(crate) fn has_handshake(&self, remote: Option<SocketAddr>) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return true;
+        }
+        self.proxies.contains(remote)
+    }
+
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
             let is_news = *current < phase;
@@ -77,11 +84,31 @@ impl Shared {
 
     /// A slot for a connection from `remote`, unless a limit is reached.
     fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, Limit> {
-        let slot = self.slots.take().ok_or(Limit::Connections)?;
-        match (&self.per_ip, remote) {
-            (Some(per_ip), Some(remote)) => Ok(slot.with_ip(per_ip.take(remote.ip())?)),
-            _ => Ok(slot),
+        let mut slot = self.slots.take().ok_or(Limit::Connections)?;
+        Ok(match (&self.per_ip, remote) {
+            // Whose connection a proxy passes on is known later.
+            (Some(per_ip), Some(addr)) if !self.proxies.contains(remote) => {
+                slot.set_ip(per_ip.take(addr.ip())?);
+                slot
+            }
+            _ => slot,
+        })
+    }
+
+    /// The handshake of `client`'s connection is over. `false` if there is one connection too many of an address that was
+    /// not known before.
+    pub(crate) fn established(&self, slot: &mut Slot, client: Option<SocketAddr>) -> bool {
+        if let (Some(per_ip), Some(addr), false) = (&self.per_ip, client, slot.has_ip()) {
+            match per_ip.take(addr.ip()) {
+                Ok(of_ip) => slot.set_ip(of_ip),
+                Err(limit) => {
+                    self.hub.count_refusal(limit, client);
+                    return false;
+                }
+            }
         }
+        slot.established();
+        true
     }
 
     /// For a session that is registered now: ends it if the shutdown may have looked at the sessions before.
@@ -231,6 +258,7 @@ mod tests {
             slots: Slots::new(None),
             per_ip: None,
             handshake_timeout: None,
+            proxies: Proxies::default(),
             #[cfg(feature = "tls")]
             tls: None,
             phase: watch::channel(Phase::Running).0,

@@ -68,9 +68,12 @@ pin_project! {
 
 impl Slot {
     /// Counts among the connections of an address, too.
-    pub(crate) fn with_ip(mut self, slot: IpSlot) -> Self {
+    pub(crate) fn set_ip(&mut self, slot: IpSlot) {
         self.of_ip = Some(Box::new(slot));
-        self
+    }
+
+    pub(crate) fn has_ip(&self) -> bool {
+        self.of_ip.is_some()
     }
 
     /// The connection's handshake is over.

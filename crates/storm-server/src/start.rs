@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::accept::{Endpoint, Phase, Shared, accept_loop};
 use crate::per_ip::PerIp;
+use crate::proxied::Proxies;
 use crate::slots::Slots;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -20,6 +21,7 @@ pub(crate) async fn start<E: Endpoint>(
     endpoint: E,
 ) -> Result<ServerHandle, StartError> {
     options.validate()?;
+    let proxies = Proxies::parse(&options.proxy_protocol_from)?;
     #[cfg(feature = "tls")]
     let tls = match &options.tls {
         Some(tls) => Some(crate::secure::acceptor(tls.clone()).await?),
@@ -38,6 +40,7 @@ pub(crate) async fn start<E: Endpoint>(
         slots: Slots::new(options.max_connections),
         per_ip: PerIp::new(options),
         handshake_timeout: options.handshake_timeout,
+        proxies,
         #[cfg(feature = "tls")]
         tls,
         phase: watch::channel(Phase::Running).0,

@@ -15,12 +15,9 @@ use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::accept::{Endpoint, Shared};
-#[cfg(feature = "tls")]
-use crate::budget::within_budget;
+use crate::budget::{prepare, within_budget};
 use crate::events::event_setters;
 use crate::options::option_setters;
-#[cfg(feature = "tls")]
-use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -157,19 +154,18 @@ where
     F: MessageFramer + Clone + Sync,
 {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
-        #[cfg(feature = "tls")]
-        if shared.tls.is_some() {
-            let (endpoint, shared) = (self.clone(), shared.clone());
-            // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
-            tokio::spawn(async move {
-                let secured = secure(stream, remote.into(), &shared, &*endpoint);
-                if let Some((stream, peer)) = within_budget(&shared, remote, secured).await {
-                    endpoint.run(stream, peer, &shared, slot);
-                }
-            });
+        if !shared.has_handshake(remote) {
+            self.run(stream, remote.into(), shared, slot);
             return;
         }
-        self.run(stream, remote.into(), shared, slot);
+        let (endpoint, shared) = (self.clone(), shared.clone());
+        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
+        tokio::spawn(async move {
+            let prepared = prepare(stream, remote, &shared, &*endpoint);
+            if let Some((stream, peer)) = within_budget(&shared, remote, prepared).await {
+                endpoint.run(stream, peer, &shared, slot);
+            }
+        });
     }
 
     async fn report(&self, error: &Error) {
@@ -184,7 +180,9 @@ where
 {
     /// Runs the connection in a task of its own.
     fn run(&self, stream: Stream, peer: Peer, shared: &Shared, mut slot: Slot) {
-        slot.established();
+        if !shared.established(&mut slot, peer.addr) {
+            return;
+        }
         let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
         shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());

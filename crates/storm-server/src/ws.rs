@@ -18,12 +18,10 @@ use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::accept::{Endpoint, Shared};
-use crate::budget::within_budget;
+use crate::budget::{prepare, within_budget};
 use crate::events::event_setters;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
-#[cfg(feature = "tls")]
-use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -254,11 +252,13 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let upgrading = endpoint.upgrade(stream, remote.into(), &shared);
+            let upgrading = endpoint.upgrade(stream, remote, &shared);
             let upgraded = within_budget(&shared, remote, upgrading).await;
             let Some(upgraded) = upgraded else { return };
-            slot.established();
             let Upgraded { stream, peer, agreed, early } = upgraded;
+            if !shared.established(&mut slot, peer.addr) {
+                return;
+            }
             let (protocol, driver) = endpoint.register(agreed, peer, &shared);
             let connection = Connection::new(stream, protocol, driver, early);
             let session = connection.session().clone();
@@ -282,16 +282,14 @@ struct Upgraded {
 }
 
 impl<E: Events<WsSession, Message>> WsEndpoint<E> {
-    /// TLS, if the server speaks it, and the upgrade.
+    /// What comes before the upgrade, and the upgrade.
     async fn upgrade(
         &self,
         stream: Stream,
-        peer: Peer,
+        remote: Option<SocketAddr>,
         shared: &Shared,
     ) -> Result<Upgraded, Option<HandshakeFailure>> {
-        #[cfg(feature = "tls")]
-        let (stream, peer) = secure(stream, peer, shared, self).await?;
-        let mut stream = stream;
+        let (mut stream, peer) = prepare(stream, remote, shared, self).await?;
         let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
         Ok(Upgraded { stream, peer, agreed, early })
     }

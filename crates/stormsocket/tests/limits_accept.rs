@@ -204,3 +204,31 @@ async fn limits_for_addresses_that_make_no_sense_are_refused() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_listed_proxy_passes_on_counts_for_its_client() {
+    let server = local_server()
+        .proxy_protocol_from(["127.0.0.1"])
+        .max_connections_per_ip(2)
+        .on_connected(|session| async move { session.send("in").await })
+        .start()
+        .await
+        .unwrap();
+    let mut inside = Vec::new();
+    for client in ["192.0.2.1", "192.0.2.1", "192.0.2.2"] {
+        let mut peer = Peer::connect(addr_of(&server)).await;
+        peer.send(format!("PROXY TCP4 {client} 192.0.2.9 1000 2000\r\n").as_bytes()).await;
+        peer.expect(b"in").await;
+        inside.push(peer);
+    }
+    let mut excess = Peer::connect(addr_of(&server)).await;
+    excess.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 2000\r\n").await;
+    excess.expect_end().await;
+    assert_eq!(server.metrics().refused.get(Limit::ConnectionsPerIp), 1);
+    inside.remove(0);
+    until(|| server.connections() == 2).await;
+    let mut next = Peer::connect(addr_of(&server)).await;
+    next.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 2000\r\n").await;
+    next.expect(b"in").await;
+    stop(&server).await;
+}

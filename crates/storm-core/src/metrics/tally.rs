@@ -130,7 +130,7 @@ pub enum HandshakeFailure {
     Disconnected,
     /// TLS failed: the peer speaks none, or nothing in common with us, or one side's certificate is not good enough.
     Tls,
-    /// What was asked for is no valid upgrade request.
+    /// What came is no valid upgrade request, or no PROXY header where one is required.
     Malformed,
     /// The request's origin is not on the list.
     Origin,
