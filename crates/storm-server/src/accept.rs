@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use storm_core::isolation::catch_unwind_of;
+use storm_core::metrics::Limit;
 use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
+use crate::per_ip::PerIp;
 use crate::proxied::Proxies;
 use crate::slots::{Slot, Slots};
 
@@ -20,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What a server does with its connections.
 pub(crate) trait Endpoint: Send + Sync + 'static {
-    /// Serves one connection to its end, in a task of its own that holds `slot`.
+    /// Serves one connection to its end, in a task of its own that holds `slot`, and tells that when a handshake is over.
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
 
     /// Reports an error that no session has.
@@ -32,6 +34,7 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) per_ip: Option<Arc<PerIp>>,
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) proxies: Proxies,
     #[cfg(feature = "tls")]
@@ -77,6 +80,35 @@ impl Shared {
     pub(crate) async fn reached(&self, phase: Phase) {
         // The sender is ours, so waiting cannot fail.
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+    }
+
+    /// A slot for a connection from `remote`, unless a limit is reached.
+    fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, Limit> {
+        let mut slot = self.slots.take().ok_or(Limit::Connections)?;
+        Ok(match (&self.per_ip, remote) {
+            // Whose connection a proxy passes on is known later.
+            (Some(per_ip), Some(addr)) if !self.proxies.contains(remote) => {
+                slot.set_ip(per_ip.take(addr.ip())?);
+                slot
+            }
+            _ => slot,
+        })
+    }
+
+    /// The handshake of `client`'s connection is over. `false` if there is one connection too many of an address that was
+    /// not known before.
+    pub(crate) fn established(&self, slot: &mut Slot, client: Option<SocketAddr>) -> bool {
+        if let (Some(per_ip), Some(addr), false) = (&self.per_ip, client, slot.has_ip()) {
+            match per_ip.take(addr.ip()) {
+                Ok(of_ip) => slot.set_ip(of_ip),
+                Err(limit) => {
+                    self.hub.count_refusal(limit, client);
+                    return false;
+                }
+            }
+        }
+        slot.established();
+        true
     }
 
     /// For a session that is registered now: ends it if the shutdown may have looked at the sessions before.
@@ -128,8 +160,9 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
             Ok((stream, remote)) => {
                 wait = FIRST_WAIT;
                 // Without a slot the socket is closed here, before anything is read from it.
-                if let Some(slot) = shared.slots.take() {
-                    endpoint.serve(stream, remote, &shared, slot);
+                match shared.slot(remote) {
+                    Ok(slot) => endpoint.serve(stream, remote, &shared, slot),
+                    Err(limit) => shared.hub.count_refusal(limit, remote),
                 }
             }
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
@@ -223,6 +256,7 @@ mod tests {
         let shared = Arc::new(Shared {
             hub: hub.clone(),
             slots: Slots::new(None),
+            per_ip: None,
             handshake_timeout: None,
             proxies: Proxies::default(),
             #[cfg(feature = "tls")]

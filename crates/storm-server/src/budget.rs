@@ -12,10 +12,11 @@ use crate::proxied::client_of;
 #[cfg(feature = "tls")]
 use crate::secure::secure;
 
-/// Runs the handshakes of one connection within their budget, and counts how they end: an answered HTTP request is
+/// Runs the handshakes of one connection, with `remote`, within their budget, and counts how they end: an answered HTTP request is
 /// `Err(None)`. `None` if there is to be no session.
 pub(crate) async fn within_budget<T>(
     shared: &Shared,
+    remote: Option<SocketAddr>,
     handshakes: impl Future<Output = Result<T, Option<HandshakeFailure>>>,
 ) -> Option<T> {
     let began = Instant::now();
@@ -31,7 +32,7 @@ pub(crate) async fn within_budget<T>(
         }
         Err(failure) => {
             if let Some(failure) = failure {
-                shared.hub.count_handshake_failure(failure);
+                shared.hub.count_handshake_failure(failure, remote);
             }
             None
         }

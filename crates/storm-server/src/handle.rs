@@ -148,6 +148,7 @@ impl ServerHandle {
         // Before anyone closes: a close keeps the deadline it began with.
         self.shared.hub.extend_closes(deadline);
         self.shared.enter(Phase::Stopping);
+        tracing::info!(target: "stormsocket::server", sessions = self.sessions().len(), ?deadline, "stopping");
         for session in self.sessions().iter() {
             say_goodbye(&session);
         }
@@ -162,13 +163,15 @@ impl ServerHandle {
             let _ = tokio::time::timeout(grace, self.stopped()).await;
         }
         let after = self.ends();
-        ShutdownReport {
+        let report = ShutdownReport {
             closed: after.closed - before.closed,
             aborted: after.aborted - before.aborted,
             lost: after.lost - before.lost,
             refused: after.refused - before.refused,
             unfinished: self.shared.slots.used() + self.listening.used(),
-        }
+        };
+        tracing::info!(target: "stormsocket::server", ?report, "stopped");
+        report
     }
 
     /// What has ended so far.

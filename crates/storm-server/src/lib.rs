@@ -19,6 +19,7 @@ mod handle;
 #[cfg(feature = "ws")]
 mod handshake;
 mod options;
+mod per_ip;
 mod proxied;
 #[cfg(feature = "tls")]
 mod secure;

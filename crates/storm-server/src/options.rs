@@ -26,6 +26,18 @@ pub struct ServerOptions {
     /// Connections at a time, those still in a handshake included; `None` is no limit of ours. Default `None`. Sockets
     /// above it are closed before anything is read.
     pub max_connections: Option<usize>,
+    /// Connections of one address at a time, those still in a handshake included; `None` is no limit of ours. Default `None`:
+    /// behind a proxy all connections have its address, unless
+    /// [`proxy_protocol_from`](Self::proxy_protocol_from) lists it. Sockets above it are closed before anything is read; those
+    /// that a listed proxy passes on, when their handshake is over. Unix sockets have no address.
+    pub max_connections_per_ip: Option<usize>,
+    /// Connections of one address that are still in a handshake; `None` is no limit of ours. Default `None`. Plain HTTP
+    /// requests count until they are answered, and what a listed proxy passes on does not count. Sockets above it are closed
+    /// before anything is read.
+    pub max_handshakes_per_ip: Option<usize>,
+    /// Leading bits of an IPv6 address that count as one address for these two. Default 64, what one customer has at least;
+    /// 128 tells every address apart.
+    pub ipv6_prefix: u8,
     /// Budget from accept to the end of the handshake: PROXY header, TLS, the upgrade and its hook together. Default 5 s;
     /// `None` waits for ever, and so lets anyone hold a slot for nothing. Plain TCP has no handshake.
     pub handshake_timeout: Option<Duration>,
@@ -54,6 +66,9 @@ impl Default for ServerOptions {
         Self {
             backlog: 128,
             max_connections: None,
+            max_connections_per_ip: None,
+            max_handshakes_per_ip: None,
+            ipv6_prefix: 64,
             handshake_timeout: Some(Duration::from_secs(5)),
             proxy_protocol_from: Vec::new(),
             #[cfg(feature = "tls")]
@@ -71,6 +86,16 @@ impl ServerOptions {
         }
         if self.max_connections == Some(0) {
             return Err(ConfigError::new("max_connections", "must be at least 1; None removes the limit"));
+        }
+        const PER_IP: &str = "must be at least 1; None removes the limit";
+        if self.max_connections_per_ip == Some(0) {
+            return Err(ConfigError::new("max_connections_per_ip", PER_IP));
+        }
+        if self.max_handshakes_per_ip == Some(0) {
+            return Err(ConfigError::new("max_handshakes_per_ip", PER_IP));
+        }
+        if !(1..=128).contains(&self.ipv6_prefix) {
+            return Err(ConfigError::new("ipv6_prefix", "must be from 1 to 128 bits"));
         }
         if self.handshake_timeout == Some(Duration::ZERO) {
             return Err(ConfigError::new(
@@ -100,6 +125,24 @@ macro_rules! option_setters {
         /// Sets [`ServerOptions::max_connections`](crate::ServerOptions::max_connections).
         pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
             self.$($options.)?max_connections = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::max_connections_per_ip`](crate::ServerOptions::max_connections_per_ip).
+        pub fn max_connections_per_ip(mut self, connections: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?max_connections_per_ip = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::max_handshakes_per_ip`](crate::ServerOptions::max_handshakes_per_ip).
+        pub fn max_handshakes_per_ip(mut self, connections: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?max_handshakes_per_ip = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::ipv6_prefix`](crate::ServerOptions::ipv6_prefix).
+        pub fn ipv6_prefix(mut self, bits: u8) -> Self {
+            self.$($options.)?ipv6_prefix = bits;
             self
         }
 

@@ -8,6 +8,7 @@ use storm_transport::{BindAddr, Listener};
 use tokio::sync::watch;
 
 use crate::accept::{Endpoint, Phase, Shared, accept_loop};
+use crate::per_ip::PerIp;
 use crate::proxied::Proxies;
 use crate::slots::Slots;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -37,6 +38,7 @@ pub(crate) async fn start<E: Endpoint>(
     let shared = Arc::new(Shared {
         hub: Hub::new(options.session.clone(), middleware)?,
         slots: Slots::new(options.max_connections),
+        per_ip: PerIp::new(options),
         handshake_timeout: options.handshake_timeout,
         proxies,
         #[cfg(feature = "tls")]
@@ -46,6 +48,9 @@ pub(crate) async fn start<E: Endpoint>(
     let endpoint = Arc::new(endpoint);
     let listening = Slots::new(None);
     for listener in listeners {
+        // A unix socket has no address of that kind.
+        let addr = listener.local_addr().map(tracing::field::display);
+        tracing::info!(target: "stormsocket::server", addr, "listening");
         let slot = listening.take().expect("these slots have no limit");
         tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), slot));
     }

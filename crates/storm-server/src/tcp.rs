@@ -9,6 +9,7 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
@@ -161,7 +162,7 @@ where
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
             let prepared = prepare(stream, remote, &shared, &*endpoint);
-            if let Some((stream, peer)) = within_budget(&shared, prepared).await {
+            if let Some((stream, peer)) = within_budget(&shared, remote, prepared).await {
                 endpoint.run(stream, peer, &shared, slot);
             }
         });
@@ -178,10 +179,15 @@ where
     F: MessageFramer + Clone + Sync,
 {
     /// Runs the connection in a task of its own.
-    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, slot: Slot) {
+    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, mut slot: Slot) {
+        if !shared.established(&mut slot, peer.addr) {
+            return;
+        }
         let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
         shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
-        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
+        let session = connection.session().clone();
+        let running = connection.run(self.events.clone());
+        tokio::spawn(slot.held_by(traced(&session, "tcp", running)));
     }
 }

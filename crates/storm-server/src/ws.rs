@@ -9,6 +9,7 @@ use storm_core::events::{
 };
 use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{
     DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Peer, Role,
 };
@@ -241,16 +242,28 @@ struct WsEndpoint<E> {
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
-    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+    fn serve(
+        self: &Arc<Self>,
+        stream: Stream,
+        remote: Option<SocketAddr>,
+        shared: &Arc<Shared>,
+        mut slot: Slot,
+    ) {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let upgraded = within_budget(&shared, endpoint.upgrade(stream, remote, &shared)).await;
+            let upgrading = endpoint.upgrade(stream, remote, &shared);
+            let upgraded = within_budget(&shared, remote, upgrading).await;
             let Some(upgraded) = upgraded else { return };
             let Upgraded { stream, peer, agreed, early } = upgraded;
+            if !shared.established(&mut slot, peer.addr) {
+                return;
+            }
             let (protocol, driver) = endpoint.register(agreed, peer, &shared);
             let connection = Connection::new(stream, protocol, driver, early);
-            tokio::spawn(slot.held_by(connection.run(endpoint.events.clone())));
+            let session = connection.session().clone();
+            let running = connection.run(endpoint.events.clone());
+            tokio::spawn(slot.held_by(traced(&session, "ws", running)));
         });
     }
 

@@ -178,6 +178,35 @@ impl fmt::Display for HandshakeFailure {
     }
 }
 
+/// A limit that had a socket closed before anything was read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Limit {
+    /// Connections of the server.
+    Connections,
+    /// Connections of one address.
+    ConnectionsPerIp,
+    /// Connections of one address that are still in a handshake.
+    HandshakesPerIp,
+}
+
+impl Kind for Limit {
+    const ALL: &'static [Self] = &[Self::Connections, Self::ConnectionsPerIp, Self::HandshakesPerIp];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::ConnectionsPerIp => "max_connections_per_ip",
+            Self::HandshakesPerIp => "max_handshakes_per_ip",
+        }
+    }
+}
+
 /// How a session's transport came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -231,5 +260,6 @@ mod tests {
         check::<DisconnectReason>();
         check::<HandshakeFailure>();
         check::<Ending>();
+        check::<Limit>();
     }
 }
