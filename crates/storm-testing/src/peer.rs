@@ -95,12 +95,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
-    /// Reads one message behind its length in four bytes, big-endian.
+    /// Reads one length-prefixed frame: four bytes of length, big-endian, and so many of payload.
     ///
     /// # Panics
     /// The stream ends before.
     #[track_caller]
-    pub fn length_prefixed(&mut self) -> impl Future<Output = Vec<u8>> {
+    pub fn frame(&mut self) -> impl Future<Output = Vec<u8>> {
         let caller = Location::caller();
         let stream = &mut self.0;
         async move {
@@ -234,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_add_up() {
         let (ours, theirs) = tokio::io::duplex(2);
-        let reading = tokio::spawn(async move { Peer(ours).length_prefixed().await });
+        let reading = tokio::spawn(async move { Peer(ours).frame().await });
         Peer(theirs).send_in_pieces(b"\0\0\0\x05hello", 1).await;
         assert_eq!(reading.await.unwrap(), b"hello");
     }

@@ -64,14 +64,14 @@ async fn members_that_read_get_it_whatever_becomes_of_the_stalled() {
         });
         // Nobody here waits for the stalled: under `Wait` the broadcast itself is not done yet.
         for reader in &mut readers {
-            assert_eq!(reader.length_prefixed().await, b"hello");
+            assert_eq!(reader.frame().await, b"hello");
         }
         let live = MEMBERS - STALLED;
         match policy {
             SlowConsumerPolicy::Wait => {
                 assert!(!broadcast.is_finished());
                 for (peer, _) in &mut stuck {
-                    while peer.length_prefixed().await != b"hello" {}
+                    while peer.frame().await != b"hello" {}
                 }
                 assert_eq!(counts(soon(broadcast).await.unwrap()), [MEMBERS, 0, 0, 0, 0]);
             }
@@ -100,10 +100,10 @@ async fn a_broadcast_that_is_given_up_is_taken_back_from_those_it_waits_for() {
     log.connected().await;
     let given_up = tokio::time::timeout(Duration::from_millis(1), server.broadcast("given up")).await;
     assert!(given_up.is_err());
-    assert_eq!(reader.length_prefixed().await, b"given up");
+    assert_eq!(reader.frame().await, b"given up");
     let later = tokio::spawn(async move { session.send("later").await.unwrap() });
     loop {
-        let frame = stuck.length_prefixed().await;
+        let frame = stuck.frame().await;
         assert_ne!(frame, b"given up");
         if frame == b"later" {
             break;
@@ -134,10 +134,10 @@ async fn except_leaves_one_out_on_server_sessions_and_groups() {
     for (peer, session) in &mut peers {
         if session.id() != left_out {
             for text in ["1", "2", "3", "4", "5", "6"] {
-                assert_eq!(peer.length_prefixed().await, text.as_bytes());
+                assert_eq!(peer.frame().await, text.as_bytes());
             }
         }
-        assert_eq!(peer.length_prefixed().await, b"to all");
+        assert_eq!(peer.frame().await, b"to all");
     }
     drop(peers);
     stop(&server).await;
@@ -196,7 +196,7 @@ async fn everyone_sees_the_broadcasts_of_one_task_in_order() {
         log.connected().await;
         readers.push(tokio::spawn(async move {
             for count in 0..500_u32 {
-                assert_eq!(peer.length_prefixed().await, count.to_be_bytes());
+                assert_eq!(peer.frame().await, count.to_be_bytes());
             }
         }));
     }

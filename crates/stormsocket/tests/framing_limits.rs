@@ -146,7 +146,7 @@ async fn a_message_the_framer_cannot_carry_is_the_callers_error_and_ends_nothing
     let report = server.broadcast(vec![0; LIMIT as usize + 1]).await;
     assert_eq!((report.sent, report.failed), (0, 1));
     session.send("fits").await.unwrap();
-    assert_eq!(peer.length_prefixed().await, b"fits");
+    assert_eq!(peer.frame().await, b"fits");
     assert_eq!(session.metrics().messages_sent, 1);
     drop(peer);
     stop(&server).await;

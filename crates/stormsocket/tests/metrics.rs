@@ -19,7 +19,7 @@ async fn counters_are_exact_during_and_after_the_sessions() {
     let session = log.connected().await;
     for _ in 0..10 {
         peer.send(&frame(b"hello")).await;
-        assert_eq!(peer.length_prefixed().await, b"hello");
+        assert_eq!(peer.frame().await, b"hello");
         log.data().await;
     }
     until(|| session.metrics().bytes_sent == 90 && session.metrics().bytes_received == 90).await;

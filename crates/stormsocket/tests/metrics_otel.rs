@@ -63,7 +63,7 @@ async fn every_instrument_shows_what_happened() {
     log.connected().await;
     for _ in 0..3 {
         first.send(&frame(b"hello")).await;
-        assert_eq!(first.length_prefixed().await, b"hello");
+        assert_eq!(first.frame().await, b"hello");
         log.data().await;
     }
     second.send(&101_u32.to_be_bytes()).await;

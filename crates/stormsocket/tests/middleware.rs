@@ -88,7 +88,7 @@ async fn hooks_run_in_order_see_what_the_one_before_returned_and_end_in_reverse(
         .unwrap();
     let mut peer = Peer::connect(addr_of(&server)).await;
     peer.send(&frame(b"x")).await;
-    assert_eq!(peer.length_prefixed().await, b"xabab");
+    assert_eq!(peer.frame().await, b"xabab");
     drop(peer);
     log.connected().await;
     assert_eq!(log.data().await, "xab");
@@ -138,7 +138,7 @@ async fn what_a_hook_drops_or_empties_goes_no_further() {
     let report = server.broadcast("drop at a").await;
     assert_eq!((report.sent, report.suppressed), (0, 1));
     assert_eq!(server.broadcast("to all").await.sent, 1);
-    assert_eq!(peer.length_prefixed().await, b"to allab");
+    assert_eq!(peer.frame().await, b"to allab");
     assert!(!calls.lock().unwrap().iter().any(|call| call.starts_with("b") && call.contains("at a")));
     drop(peer);
     stop(&server).await;
@@ -199,7 +199,7 @@ async fn a_broadcast_is_rewritten_for_each_receiver() {
     }
     assert_eq!(server.broadcast("hello").await.sent, 3);
     for (peer, id) in &mut members {
-        assert_eq!(peer.length_prefixed().await, format!("{id}: hello").as_bytes());
+        assert_eq!(peer.frame().await, format!("{id}: hello").as_bytes());
     }
     drop(members);
     stop(&server).await;

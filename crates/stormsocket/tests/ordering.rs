@@ -140,7 +140,7 @@ async fn what_another_task_sends_after_a_handlers_send_comes_after_it() {
     peer.send(&frame(b"go")).await;
     for round in 0..100 {
         for step in 0..5 {
-            assert_eq!(peer.length_prefixed().await, [round, step]);
+            assert_eq!(peer.frame().await, [round, step]);
         }
     }
     drop(peer);

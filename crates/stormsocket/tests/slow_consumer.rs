@@ -76,7 +76,7 @@ async fn wait_suspends_at_the_limit_and_resumes_at_half_of_it() {
     while !waiting.is_finished() {
         let pending = session.pending_send_bytes();
         assert!(pending > LIMIT / 2 || !session.is_backpressured(), "{pending}");
-        assert_eq!(number(&peer.length_prefixed().await), received);
+        assert_eq!(number(&peer.frame().await), received);
         received += 1;
         for _ in 0..3 {
             tokio::task::yield_now().await;
@@ -86,7 +86,7 @@ async fn wait_suspends_at_the_limit_and_resumes_at_half_of_it() {
     assert_eq!(outcome, SendOutcome::Sent);
     assert!(pending <= LIMIT / 2 + 1004, "resumed with {pending} pending");
     while received <= filled {
-        assert_eq!(number(&peer.length_prefixed().await), received);
+        assert_eq!(number(&peer.frame().await), received);
         received += 1;
     }
     assert_eq!(session.metrics().messages_dropped, 0);
@@ -107,7 +107,7 @@ async fn waiting_sends_are_served_first_come_first_served() {
         tokio::task::yield_now().await;
     }
     for expected in 0..filled + 50 {
-        assert_eq!(number(&peer.length_prefixed().await), expected);
+        assert_eq!(number(&peer.frame().await), expected);
     }
     drop(peer);
     stop(&server).await;
@@ -133,7 +133,7 @@ async fn a_send_that_is_given_up_leaves_nothing_and_others_their_turn() {
         assert!(task.await.unwrap_err().is_cancelled());
     }
     for expected in (0..filled).chain((0..20).filter(|extra| extra % 2 == 1).map(|extra| filled + extra)) {
-        assert_eq!(number(&peer.length_prefixed().await), expected);
+        assert_eq!(number(&peer.frame().await), expected);
     }
     for task in kept {
         assert_eq!(soon(task).await.unwrap(), SendOutcome::Sent);
@@ -160,7 +160,7 @@ async fn sends_cancelled_at_any_moment_are_whole_or_not_at_all() {
     });
     let (mut received, mut last) = (0, None);
     loop {
-        let next = number(&peer.length_prefixed().await);
+        let next = number(&peer.frame().await);
         assert!(last < Some(next), "{next} after {last:?}");
         last = Some(next);
         received += 1;
@@ -196,7 +196,7 @@ async fn drop_returns_at_once_counts_and_keeps_the_rest_in_order() {
         assert!(session.pending_send_bytes() < LIMIT + 1004);
         // Once the peer reads again, messages are taken again.
         for expected in sent.drain(..) {
-            assert_eq!(number(&peer.length_prefixed().await), expected);
+            assert_eq!(number(&peer.frame().await), expected);
         }
         until(|| !session.is_backpressured()).await;
         assert_eq!(session.send(numbered(next)).await.unwrap(), SendOutcome::Sent);
@@ -206,7 +206,7 @@ async fn drop_returns_at_once_counts_and_keeps_the_rest_in_order() {
     let metrics = session.metrics();
     assert_eq!(metrics.messages_sent + metrics.messages_dropped, next.into());
     assert_eq!(session.disconnect_reason(), None);
-    assert_eq!(number(&peer.length_prefixed().await), sent[0]);
+    assert_eq!(number(&peer.frame().await), sent[0]);
     drop(peer);
     stop(&server).await;
     assert_eq!(server.metrics().messages_dropped, dropped);

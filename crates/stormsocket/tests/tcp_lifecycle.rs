@@ -139,10 +139,10 @@ async fn a_handler_with_state_serves_instead_of_closures() {
         .await
         .unwrap();
     let mut peer = Peer::connect(addr_of(&server)).await;
-    assert_eq!(peer.length_prefixed().await, b"welcome");
+    assert_eq!(peer.frame().await, b"welcome");
     for text in ["a", "b", "c"] {
         peer.send(&frame(text.as_bytes())).await;
-        assert_eq!(peer.length_prefixed().await, text.as_bytes());
+        assert_eq!(peer.frame().await, text.as_bytes());
     }
     peer.half_close().await;
     peer.expect_end().await;
