@@ -71,6 +71,41 @@ fn ratios_are_printed_and_written() {
 }
 
 #[test]
+fn drawings_and_a_page_are_written() {
+    let (drawings, page, raw) = (Scratch::new("drawings"), Scratch::new("page.md"), Scratch::new("raw.json"));
+    let flags =
+        ["ws-m16", "ws-open", "--servers", "storm-ws,yardstick-ws", "--rounds", "1", "--note", "By hand."];
+    let outputs = ["--svg", drawings.path(), "--report", page.path(), "--json", raw.path()];
+    let output = compare(&[&flags[..], &outputs].concat());
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    for file in ["overview.svg", "websocket.svg", "latency.svg"] {
+        let svg = std::fs::read_to_string(drawings.0.join(file)).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("storm") | svg.contains("Storm"), "{file}");
+    }
+    let text = std::fs::read_to_string(&page.0).unwrap();
+    for said in [
+        "cores, Linux",
+        "rustc 1.",
+        "tokio 1.",
+        "By hand.",
+        "| `ws-m16`: 100 clients",
+        "| StormSocket |",
+        "p50/p99",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    // The same again from what was written.
+    let again = Scratch::new("again.md");
+    let shown = Command::new(env!("CARGO_BIN_EXE_stormsocket-benchmark"))
+        .args(["show", raw.path(), "--report", again.path()])
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{}", stderr(&shown));
+    assert_eq!(stdout(&shown), stdout(&output));
+    assert_eq!(std::fs::read_to_string(&again.0).unwrap(), text);
+}
+
+#[test]
 fn a_server_that_fails_is_said_and_the_others_go_on() {
     // It answers bytes as they come: right for `raw`, not for `ws`.
     let wrong = format!("wrong@ws={YARDSTICK_TCP} --threads 1 -p {{port}}");

@@ -52,6 +52,11 @@ fn compare_refuses_what_it_cannot_do() {
         (&["compare", "-z", "0"], "at least 0.001"),
         (&["compare", "--threads", "0"], "1..=1024"),
         (&["compare", "--json", "/nonexistent/results.json"], "cannot write"),
+        (&["compare", "--report", "/nonexistent/page.md"], "cannot write"),
+        (&["compare", "--svg", "/proc/nonexistent"], "cannot make"),
+        (&["show"], "required"),
+        (&["show", "/nonexistent/results.json"], "cannot read"),
+        (&["show", concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")], "cannot read"),
         (&["compete"], "unrecognized"),
     ] {
         refused(COMPARE, flags, said);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stormsocket_benchmark::compare::{self, CompareArgs, Failure};
+use stormsocket_benchmark::compare::{self, CompareArgs, Failure, ShowArgs};
 use stormsocket_benchmark::report;
 
 /// Measures StormSocket beside yardsticks, other libraries and any server with a command line.
@@ -18,17 +18,21 @@ struct Flags {
 enum Command {
     /// Run servers in turn under the same load and print their CPU time per message and its ratio.
     Compare(Box<CompareArgs>),
+    /// Print the tables of results of `compare --json`, and draw or write them anew.
+    Show(ShowArgs),
     /// Show the names of workloads and servers.
     List,
 }
 
 fn main() -> ExitCode {
-    match Flags::parse().command {
-        Command::Compare(args) => match compare::run(&args) {
-            Ok(code) => code,
-            Err(Failure::Usage(error)) => report::refuse(&error),
-            Err(Failure::Run(error)) => report::fail(&error),
-        },
-        Command::List => compare::list(),
+    let result = match Flags::parse().command {
+        Command::Compare(args) => compare::run(&args),
+        Command::Show(args) => compare::show(&args),
+        Command::List => Ok(compare::list()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(Failure::Usage(error)) => report::refuse(&error),
+        Err(Failure::Run(error)) => report::fail(&error),
     }
 }

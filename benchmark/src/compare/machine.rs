@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 /// The dependencies this program was built with.
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
-/// Crates whose versions matter to the numbers.
+/// Crates whose versions matter to the numbers, by the alphabet.
 const CRATES: [&str; 9] = [
-    "tokio",
-    "tokio-util",
-    "tokio-tungstenite",
     "fastwebsockets",
-    "tokio-websockets",
+    "rustls",
     "sockudo-ws",
+    "tokio",
+    "tokio-tungstenite",
+    "tokio-util",
+    "tokio-websockets",
     "yawc",
     "zlib-rs",
-    "rustls",
 ];
 
 /// The machine, the compiler, the libraries, the day.
@@ -30,9 +30,9 @@ pub struct Machine {
     /// The operating system's kernel.
     pub kernel: String,
     /// The compiler.
-    pub rustc: &'static str,
+    pub rustc: String,
     /// Libraries and their versions.
-    pub versions: Vec<(&'static str, &'static str)>,
+    pub versions: Vec<(String, String)>,
     /// Day, month and year, UTC.
     pub date: String,
 }
@@ -51,8 +51,11 @@ impl Machine {
                 read("/proc/sys/kernel/ostype").trim(),
                 read("/proc/sys/kernel/osrelease").trim()
             ),
-            rustc: env!("RUSTC_VERSION"),
-            versions: CRATES.iter().filter_map(|name| Some((*name, version(LOCK, name)?))).collect(),
+            rustc: env!("RUSTC_VERSION").to_owned(),
+            versions: CRATES
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), version(LOCK, name)?.to_owned())))
+                .collect(),
             // Without the day of the week and the time of day.
             date: httpdate::fmt_http_date(SystemTime::now())[5..16].to_owned(),
         }
@@ -61,7 +64,7 @@ impl Machine {
     /// As JSON.
     pub fn object(&self) -> Value {
         let versions: serde_json::Map<String, Value> =
-            self.versions.iter().map(|(name, version)| ((*name).to_owned(), json!(version))).collect();
+            self.versions.iter().map(|(name, version)| (name.clone(), json!(version))).collect();
         json!({
             "cpu": self.cpu,
             "cores": self.cores,
@@ -69,6 +72,22 @@ impl Machine {
             "rustc": self.rustc,
             "versions": versions,
             "date": self.date,
+        })
+    }
+
+    /// The reverse; `None` if it is none.
+    pub fn read(object: &Value) -> Option<Self> {
+        let text = |name: &str| object[name].as_str().map(str::to_owned);
+        let versions = object["versions"].as_object()?.iter();
+        Some(Self {
+            cpu: text("cpu")?,
+            cores: usize::try_from(object["cores"].as_u64()?).ok()?,
+            kernel: text("kernel")?,
+            rustc: text("rustc")?,
+            versions: versions
+                .map(|(name, v)| Some((name.clone(), v.as_str()?.to_owned())))
+                .collect::<Option<_>>()?,
+            date: text("date")?,
         })
     }
 }

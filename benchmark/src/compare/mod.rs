@@ -22,7 +22,9 @@ use serde_json::Value;
 
 pub mod contender;
 pub mod machine;
+pub mod markdown;
 pub mod plan;
+pub mod plot;
 pub mod process;
 pub mod results;
 pub mod runs;
@@ -34,6 +36,7 @@ use contender::Contender;
 use machine::Machine;
 use plan::{Plan, Selected};
 use process::{Pins, Runner};
+use results::{Results, Settings};
 use runs::{Measured, Runs};
 use workload::{ALL, Workload};
 
@@ -95,13 +98,43 @@ pub struct CompareArgs {
     #[arg(long)]
     pub no_pin: bool,
 
-    /// Write all results, each run's too, to this file.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
+
+    /// A sentence for the page, such as the version of a server of --server.
+    #[arg(long, value_name = "TEXT")]
+    pub note: Vec<String>,
 
     /// Show what servers and load generators write to stderr.
     #[arg(long)]
     pub verbose: bool,
+}
+
+/// Where results go besides the terminal.
+#[derive(Debug, Clone, Args)]
+pub struct Outputs {
+    /// Write all results, each run's too, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Draw the results into this directory: a file for each group of workloads, and `overview.svg`.
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<PathBuf>,
+
+    /// Write a page of Markdown, with the machine, the versions and the ratios, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// Flags of `show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// What `compare --json` wrote; of several files the workloads come behind each other, and all else is the first one's.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 /// Why there is no comparison.
@@ -111,6 +144,16 @@ pub enum Failure {
     Usage(String),
     /// It could not go on.
     Run(String),
+}
+
+/// Whose server it is, which its name says; those that are driven in another way than at their best stand for themselves.
+pub(crate) fn family(name: &str) -> &str {
+    match name {
+        _ if name.ends_with("-send") => name,
+        _ if name.starts_with("storm-") => "StormSocket",
+        _ if name.starts_with("yardstick-") => "yardstick",
+        _ => name,
+    }
 }
 
 /// Prints the workloads and servers there are.
@@ -139,7 +182,7 @@ pub fn list() -> ExitCode {
 /// There is nothing to compare, or it was interrupted.
 pub fn run(args: &CompareArgs) -> Result<ExitCode, Failure> {
     let plan = Plan::new(args).map_err(Failure::Usage)?;
-    check_writable(args).map_err(Failure::Usage)?;
+    args.outputs.check().map_err(Failure::Usage)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
@@ -149,20 +192,65 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode, Failure> {
     comparison.run().map_err(Failure::Run)
 }
 
-/// Finds out before the measuring and not after it.
-fn check_writable(args: &CompareArgs) -> Result<(), String> {
-    for file in [&args.json].into_iter().flatten() {
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(file)
-            .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+/// Prints the tables of comparisons made before, and writes their other outputs.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn show(args: &ShowArgs) -> Result<ExitCode, Failure> {
+    args.outputs.check().map_err(Failure::Usage)?;
+    let read = |file: &PathBuf| {
+        let text = std::fs::read(file).map_err(|e| e.to_string())?;
+        let object = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+        Results::read(&object)
+    };
+    let mut all: Option<Results> = None;
+    for file in &args.files {
+        let results =
+            read(file).map_err(|e| Failure::Usage(format!("cannot read {}: {e}", file.display())))?;
+        match &mut all {
+            Some(first) => first.workloads.extend(results.workloads),
+            None => all = Some(results),
+        }
     }
-    Ok(())
+    let results = all.ok_or_else(|| Failure::Usage("no file was given".into()))?;
+    for measured in &results.workloads {
+        println!("{}", table::text(measured));
+    }
+    args.outputs.write(&results).map_err(Failure::Run)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn write(file: &PathBuf, text: String) -> Result<(), String> {
-    std::fs::write(file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))
+impl Outputs {
+    /// Finds out before the measuring, and not after it, whether there is a place for its results.
+    fn check(&self) -> Result<(), String> {
+        if let Some(dir) = &self.svg {
+            std::fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
+        }
+        for file in [&self.json, &self.report].into_iter().flatten() {
+            std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(file)
+                .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, results: &Results) -> Result<(), String> {
+        let write = |file: &PathBuf, text: String| {
+            std::fs::write(file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))
+        };
+        if let Some(file) = &self.json {
+            write(file, format!("{:#}\n", results.object()))?;
+        }
+        if let Some(file) = &self.report {
+            write(file, markdown::text(results))?;
+        }
+        if let Some(dir) = &self.svg {
+            plot::write(dir, results)?;
+        }
+        Ok(())
+    }
 }
 
 /// One comparison.
@@ -187,12 +275,18 @@ impl Comparison<'_> {
             all.push(measured);
         }
         bar.finish_and_clear();
-        let machine = Machine::this();
-        if let Some(file) = &self.args.json {
-            let object = results::object(self.args, &machine, self.plan.pinned, &all);
-            write(file, format!("{object:#}\n"))?;
-        }
-        let failed = all.iter().flat_map(|measured| &measured.runs).any(|run| run.failure.is_some());
+        let settings = Settings {
+            rounds: self.args.rounds.into(),
+            warmup: self.args.warmup.as_secs_f64(),
+            seconds: self.args.seconds.as_secs_f64(),
+            threads: self.args.threads.into(),
+            pinned: self.plan.pinned,
+            notes: self.args.note.clone(),
+        };
+        let results = Results { machine: Machine::this(), settings, workloads: all };
+        self.args.outputs.write(&results)?;
+        let failed =
+            results.workloads.iter().flat_map(|measured| &measured.runs).any(|run| run.failure.is_some());
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
