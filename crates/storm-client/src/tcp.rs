@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
 use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
+    Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -105,7 +105,7 @@ impl<E, F> TcpClient<E, F> {
         TcpClient { addr, options, middleware, on_reconnecting, framer, events: Chain(events, next) }
     }
 
-    event_setters!(TcpClient<[F]>, Session, on_data(Bytes), TcpHandler,
+    event_setters!(TcpClient<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought.
     );
 

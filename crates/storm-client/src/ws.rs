@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::events::{
+    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
+};
 use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{
-    ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Role, Session,
+    ConfigError, DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Message, MessageRef,
+    Role, Session,
 };
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -189,7 +192,7 @@ impl<E> WsClient<E> {
         }
     }
 
-    event_setters!(WsClient<[]>, WsSession, on_message(Message), WsHandler,
+    event_setters!(WsClient<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
         /// Runs for each message, text or binary.
     );
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
 use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
+    Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Peer, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
@@ -112,7 +112,7 @@ impl<E, F> TcpServer<E, F> {
         TcpServer { addrs, options, middleware, framer, events: Chain(events, next) }
     }
 
-    event_setters!(TcpServer<[F]>, Session, on_data(Bytes), TcpHandler,
+    event_setters!(TcpServer<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought.
     );
 }

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::events::{
+    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
+};
 use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Message, Peer, Role};
+use storm_core::{
+    DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Peer, Role,
+};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
@@ -191,7 +195,7 @@ impl<E> WsServer<E> {
         WsServer { addrs, options, ws, middleware, origins, rules, events: Chain(events, next) }
     }
 
-    event_setters!(WsServer<[]>, WsSession, on_message(Message), WsHandler,
+    event_setters!(WsServer<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
         /// Runs for each message, text or binary.
     );
 }

@@ -12,14 +12,17 @@ pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
-    Error, ErrorKind, Groups, Hub, IntoHandlerOutcome, Items, Message, Middleware, Peer, Role, SendError,
-    SendOutcome, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions, SlowConsumerPolicy,
+    Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, Message, MessageRef, Middleware, Peer,
+    Role, SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions,
+    SlowConsumerPolicy,
 };
 #[cfg(feature = "tls")]
 pub use storm_core::{TlsInfo, TlsVersion};
 #[cfg(feature = "codec")]
 pub use storm_framing::CodecFramer;
-pub use storm_framing::{DelimiterFramer, FramingError, LengthPrefixFramer, MessageFramer, RawFramer, Wire};
+pub use storm_framing::{
+    DelimiterFramer, FramingError, LengthPrefixFramer, Located, MessageFramer, RawFramer, Wire,
+};
 #[cfg(all(feature = "server", feature = "signal"))]
 pub use storm_server::shutdown_signal;
 #[cfg(all(feature = "server", feature = "ws"))]
