@@ -215,6 +215,23 @@ fn an_open_loop_keeps_its_rate_over_many_clients() {
     assert_eq!(report["rate"], 2000);
 }
 
+#[test]
+fn tls_servers_and_their_yardstick() {
+    let servers = [
+        (Server::start(env!("CARGO_BIN_EXE_yardstick-tls"), &[]), TCP_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_tcp-echo-server"), &["--tls"]), TCP_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--tls"]), WS_CLIENT),
+    ];
+    for (server, client) in &servers {
+        result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "100"]));
+        result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "1", "-s", "100000"]));
+        result(&load(client, &server.1, &["--tls", "-c", "3", "--idle"]));
+        result(&load(client, &server.1, &["--tls", "-c", "3", "--connect"]));
+        // Without TLS it is refused, and says so.
+        assert!(!load(client, &server.1, &["-c", "1", "-m", "1"]).status.success());
+    }
+}
+
 /// The soak programs hold with few connections, too; how fast is not the question here.
 #[test]
 fn soak_programs_hold() {

@@ -17,6 +17,7 @@ mod reconnect;
 mod secure;
 mod supervise;
 mod tcp;
+mod way;
 #[cfg(feature = "ws")]
 mod ws;
 

@@ -10,12 +10,13 @@ use storm_core::events::{
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Peer, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::events::event_setters;
 use crate::options::option_setters;
@@ -23,6 +24,7 @@ use crate::queue::Greeted;
 #[cfg(feature = "tls")]
 use crate::secure::{connector, host_of, secure};
 use crate::supervise::{Endpoint, Hooks, Shared, launch};
+use crate::way::{Given, Way};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
 /// A TCP client to be: subscribe to events, set options, [`connect`](Self::connect).
@@ -141,6 +143,27 @@ where
     /// The options do not go together, or the first attempts failed: one, unless
     /// [`max_first_attempts`](crate::ReconnectOptions::max_first_attempts) allows more.
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
+        self.connect_with(None).await
+    }
+
+    /// [`connect`](Self::connect), over a stream that is open already; the address says at most which host TLS is to verify.
+    /// An abort resets a TCP socket, and drops any other stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the stream.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect). There is no second stream, so [`reconnect`](Self::reconnect) is a
+    /// [`ConfigError`].
+    pub async fn connect_over<S>(self, stream: S) -> Result<ClientHandle, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let given = Given::new(&self.options, stream)?;
+        self.connect_with(Some(given)).await
+    }
+
+    async fn connect_with(self, given: Option<Given>) -> Result<ClientHandle, ConnectError> {
         let Self { addr, options, middleware, hooks, framer, events } = self;
         options.validate()?;
         let hub = Hub::new(options.session.clone(), middleware)?;
@@ -151,7 +174,7 @@ where
             None => None,
         };
         let endpoint = TcpEndpoint {
-            addr,
+            way: Way::new(addr, given),
             #[cfg(feature = "tls")]
             tls,
             framer,
@@ -171,7 +194,7 @@ impl<E, F> std::fmt::Debug for TcpClient<E, F> {
 }
 
 struct TcpEndpoint<E, F> {
-    addr: ConnectAddr,
+    way: Way,
     #[cfg(feature = "tls")]
     tls: Option<TlsConnector>,
     framer: F,
@@ -197,8 +220,7 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
-        let peer = Peer::from(remote);
+        let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
         let driver = Driver::register(&shared.hub, Role::Client, peer, FramedEncode(self.framer.clone()));

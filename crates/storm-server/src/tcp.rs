@@ -58,10 +58,16 @@ impl Default for TcpServer {
 }
 
 impl TcpServer {
-    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    /// A server for `addr`: `host:port`, a socket address, the path of a unix socket, or a listener that is open already, of
+    /// the standard library or of tokio. Nothing is bound yet.
     pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self { addrs: vec![addr.into()], ..Self::unbound() }
+    }
+
+    /// A server that listens nowhere: it serves what [`ServerHandle::serve`] is given.
+    pub fn unbound() -> Self {
         Self {
-            addrs: vec![addr.into()],
+            addrs: Vec::new(),
             options: ServerOptions::default(),
             middleware: MiddlewareChain::default(),
             framer: RawFramer,
@@ -71,7 +77,7 @@ impl TcpServer {
 }
 
 impl<E, F> TcpServer<E, F> {
-    /// Listens on `addr`, too.
+    /// Listens on `addr`, too. `[::]` takes IPv4 connections as well, unless an IPv4 address with the same port is there.
     pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
         self.addrs.push(addr.into());
         self

@@ -66,10 +66,16 @@ impl Default for WsServer {
 }
 
 impl WsServer {
-    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    /// A server for `addr`: `host:port`, a socket address, the path of a unix socket, or a listener that is open already, of
+    /// the standard library or of tokio. Nothing is bound yet.
     pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self { addrs: vec![addr.into()], ..Self::unbound() }
+    }
+
+    /// A server that listens nowhere: it serves what [`ServerHandle::serve`] is given.
+    pub fn unbound() -> Self {
         Self {
-            addrs: vec![addr.into()],
+            addrs: Vec::new(),
             options: ServerOptions::default(),
             ws: WsOptions::default(),
             middleware: MiddlewareChain::default(),
@@ -81,7 +87,7 @@ impl WsServer {
 }
 
 impl<E> WsServer<E> {
-    /// Listens on `addr`, too.
+    /// Listens on `addr`, too. `[::]` takes IPv4 connections as well, unless an IPv4 address with the same port is there.
     pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
         self.addrs.push(addr.into());
         self
@@ -242,29 +248,26 @@ struct WsEndpoint<E> {
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
-    fn serve(
-        self: &Arc<Self>,
-        stream: Stream,
-        remote: Option<SocketAddr>,
-        shared: &Arc<Shared>,
-        mut slot: Slot,
-    ) {
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
             let upgrading = endpoint.upgrade(stream, remote, &shared);
             let upgraded = within_budget(&shared, remote, upgrading).await;
-            let Some(upgraded) = upgraded else { return };
-            let Upgraded { stream, peer, agreed, early } = upgraded;
-            if !shared.established(&mut slot, peer.addr) {
-                return;
+            if let Some(upgraded) = upgraded {
+                endpoint.run(upgraded, &shared, slot);
             }
-            let (protocol, driver) = endpoint.register(agreed, peer, &shared);
-            let connection = Connection::new(stream, protocol, driver, early);
-            let session = connection.session().clone();
-            let running = connection.run(endpoint.events.clone());
-            tokio::spawn(slot.held_by(traced(&session, "ws", running)));
         });
+    }
+
+    fn serve_upgraded(
+        &self,
+        (stream, peer, agreed): (Stream, Peer, Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot> {
+        self.run(Upgraded { stream, peer, agreed, early: BytesMut::new() }, shared, slot);
+        Ok(())
     }
 
     async fn report(&self, error: &Error) {
@@ -294,14 +297,17 @@ impl<E: Events<WsSession, Message>> WsEndpoint<E> {
         Ok(Upgraded { stream, peer, agreed, early })
     }
 
-    fn register(
-        &self,
-        agreed: Agreed,
-        peer: Peer,
-        shared: &Shared,
-    ) -> (WsProtocol, storm_core::driver::Driver) {
+    /// Runs the connection in a task of its own.
+    fn run(&self, upgraded: Upgraded, shared: &Shared, mut slot: Slot) {
+        let Upgraded { stream, peer, agreed, early } = upgraded;
+        if !shared.established(&mut slot, peer.addr) {
+            return;
+        }
         let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
         shared.admit(driver.session());
-        (protocol, driver)
+        let connection = Connection::new(stream, protocol, driver, early);
+        let session = connection.session().clone();
+        let running = connection.run(self.events.clone());
+        tokio::spawn(slot.held_by(traced(&session, "ws", running)));
     }
 }
