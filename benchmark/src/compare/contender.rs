@@ -37,7 +37,6 @@ pub struct Command {
     pub announces: bool,
 }
 
-const WS: &[Kind] = &[Kind::Ws];
 const WS_BROADCAST: &[Kind] = &[Kind::Ws, Kind::Broadcast];
 
 /// A built-in server.
@@ -77,15 +76,15 @@ const BUILT_IN: &[BuiltIn] = &[
     usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
     send("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
     usual("yardstick-ws", WS_BROADCAST, "yardstick-ws", &[]),
-    usual("tungstenite", WS, "peer-tungstenite", &["--batched"]),
-    send("tungstenite-send", WS, "peer-tungstenite", &[]),
-    usual("fastwebsockets", WS, "peer-fastwebsockets", &[]),
-    usual("tokio-websockets", WS, "peer-tokio-websockets", &["--batched"]),
-    send("tokio-websockets-send", WS, "peer-tokio-websockets", &[]),
-    usual("sockudo", WS, "peer-sockudo", &["--batched"]),
-    send("sockudo-send", WS, "peer-sockudo", &[]),
-    usual("yawc", WS, "peer-yawc", &["--batched"]),
-    send("yawc-send", WS, "peer-yawc", &[]),
+    usual("tungstenite", WS_BROADCAST, "peer-tungstenite", &["--batched"]),
+    send("tungstenite-send", WS_BROADCAST, "peer-tungstenite", &[]),
+    usual("fastwebsockets", WS_BROADCAST, "peer-fastwebsockets", &[]),
+    usual("tokio-websockets", WS_BROADCAST, "peer-tokio-websockets", &["--batched"]),
+    send("tokio-websockets-send", WS_BROADCAST, "peer-tokio-websockets", &[]),
+    usual("sockudo", WS_BROADCAST, "peer-sockudo", &["--batched"]),
+    send("sockudo-send", WS_BROADCAST, "peer-sockudo", &[]),
+    usual("yawc", WS_BROADCAST, "peer-yawc", &["--batched"]),
+    send("yawc-send", WS_BROADCAST, "peer-yawc", &[]),
 ];
 
 impl Contender {
