@@ -113,6 +113,10 @@ pub struct ClientArgs {
           conflicts_with_all = ["messages", "idle", "connect"])]
     pub rate: Option<u32>,
 
+    /// Speak TLS 1.3, whatever the server's certificate says.
+    #[arg(long)]
+    pub tls: bool,
+
     /// Open the connections, echo one message on each, then hold them idle for the measured time.
     #[arg(long, conflicts_with = "connect")]
     pub idle: bool,

@@ -107,6 +107,7 @@ pub fn object(plan: &Plan, outcome: &Outcome) -> Value {
     };
     json!({
         "mode": format!("{:?}", plan.mode).to_lowercase(),
+        "tls": plan.tls,
         "clients": plan.clients,
         "in_flight": plan.in_flight,
         "size": plan.size,
@@ -201,6 +202,7 @@ mod tests {
         Plan {
             target: ([127, 0, 0, 1], 1111).into(),
             wire: Wire::Tcp(Framer::Raw),
+            tls: false,
             mode: Mode::Echo,
             clients: 100,
             in_flight: 1,

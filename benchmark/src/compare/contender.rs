@@ -69,9 +69,9 @@ const fn send(
 
 /// Peers under their plain names are driven at their best.
 const BUILT_IN: &[BuiltIn] = &[
-    usual("storm-tcp", &[Kind::Raw], "tcp-echo-server", &["--framer", "raw"]),
+    usual("storm-tcp", &[Kind::Raw, Kind::Tls], "tcp-echo-server", &["--framer", "raw"]),
     usual("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
-    usual("storm-ws", WS_BROADCAST, "ws-echo-server", &[]),
+    usual("storm-ws", &[Kind::Ws, Kind::Broadcast, Kind::Deflate, Kind::Wss], "ws-echo-server", &[]),
     usual("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
     usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
     send("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
@@ -113,7 +113,9 @@ impl Contender {
         }
         let kinds = kinds.split(',').map(|kind| {
             let known = Kind::NAMES.iter().find(|(name, _)| *name == kind);
-            known.map(|(_, kind)| *kind).ok_or(format!("`{kind}` is none of raw, length, ws, broadcast"))
+            known
+                .map(|(_, kind)| *kind)
+                .ok_or(format!("`{kind}` is none of raw, length, ws, broadcast, deflate, tls, wss"))
         });
         let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
         if !words.iter().any(|word| word.contains("{port}")) {
@@ -157,9 +159,7 @@ impl Contender {
             Program::Sibling { file, flags } => {
                 let mut words = vec![programs.join(file).display().to_string()];
                 words.extend(flags.iter().map(|flag| (*flag).to_owned()));
-                if kind == Kind::Broadcast {
-                    words.push("--broadcast".into());
-                }
+                words.extend(kind.flag().map(str::to_owned));
                 let common = ["--address", "127.0.0.1", "--port", "0", "--threads"];
                 words.extend(common.iter().map(|word| (*word).to_owned()));
                 words.push(threads.to_string());

@@ -86,13 +86,15 @@ impl Run {
     }
 
     pub(crate) fn connect(&mut self, plan: &Plan) -> Result<(), String> {
+        let tls = plan.tls()?;
         for index in 0..plan.clients {
-            let mut stream = dial::dial(plan.target, plan.wire, index)
+            let mut link = dial::dial(plan, tls.as_ref(), index)
                 .map_err(|e| format!("connection {} of {}: {e}", index + 1, plan.clients))?;
             let interest = Interest::READABLE | Interest::WRITABLE;
-            (self.poll.registry().register(&mut stream, Token(index), interest))
+            (self.poll.registry().register(link.socket(), Token(index), interest))
                 .map_err(|e| format!("cannot watch a socket: {e}"))?;
-            self.peers.push(Some(Peer::new(stream)));
+            let peer = Peer::new(link, &self.streams);
+            self.peers.push(Some(peer));
         }
         Ok(())
     }

@@ -17,10 +17,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 mod connect;
+mod deflate;
 mod dial;
 mod echo;
 mod idle;
 mod latency;
+mod link;
 mod open;
 mod outcome;
 mod pattern;
@@ -62,6 +64,8 @@ pub struct Plan {
     pub target: SocketAddr,
     /// What its messages look like.
     pub wire: Wire,
+    /// Over TLS.
+    pub tls: bool,
     /// What the clients do.
     pub mode: Mode,
     /// How many of them.
@@ -99,6 +103,7 @@ impl Plan {
         Ok(Self {
             target: args.target(port)?,
             wire,
+            tls: args.tls,
             mode,
             clients: args.clients as usize,
             in_flight: if mode == Mode::Open { 1 } else { args.messages as usize },
@@ -109,6 +114,11 @@ impl Plan {
             server_pid: args.server_pid,
             progress: !args.json,
         })
+    }
+
+    /// What makes its connections, if they are of TLS.
+    pub(crate) fn tls(&self) -> Result<Option<link::Tls>, String> {
+        self.tls.then(link::Tls::new).transpose()
     }
 
     /// Runs it. Bounded in time: connecting, the run itself and the drain after it each have a deadline.
