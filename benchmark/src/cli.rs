@@ -113,10 +113,6 @@ pub struct ClientArgs {
           conflicts_with_all = ["messages", "idle", "connect"])]
     pub rate: Option<u32>,
 
-    /// Speak TLS 1.3, whatever the server's certificate says.
-    #[arg(long)]
-    pub tls: bool,
-
     /// Open the connections, echo one message on each, then hold them idle for the measured time.
     #[arg(long, conflicts_with = "connect")]
     pub idle: bool,
@@ -124,6 +120,10 @@ pub struct ClientArgs {
     /// Open and close connections all the time, and count those.
     #[arg(long)]
     pub connect: bool,
+
+    /// Speak TLS 1.3 with a server whose certificate nobody knows.
+    #[arg(long)]
+    pub tls: bool,
 
     /// Print one JSON object instead of the table.
     #[arg(long)]

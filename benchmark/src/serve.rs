@@ -18,6 +18,9 @@ use crate::cli::{ServerArgs, WsPort};
 /// Connections waiting to be accepted: a load generator opens thousands at once.
 pub const BACKLOG: u32 = 4096;
 
+/// Payloads from here on are echoed as they are, shorter ones copied: what our servers and the yardsticks agree on.
+pub const COPY_BELOW: usize = 4096;
+
 /// A listener for a tokio server. Must be called inside a runtime. Several on one port share its connections
 /// if all of them say so.
 ///
@@ -44,6 +47,29 @@ pub fn announce(address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout();
     writeln!(out, "listening on {address}")?;
     out.flush()
+}
+
+/// A certificate for this machine, made now, and its key; both PEM.
+///
+/// # Errors
+/// No randomness.
+pub fn certificate() -> Result<(String, String), rcgen::Error> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names)?;
+    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+/// TLS with such a certificate, if it is wanted; nothing is resumed, so that handshakes are full ones.
+///
+/// # Errors
+/// As [`certificate`].
+pub fn tls(wanted: bool) -> Result<Option<stormsocket::TlsOptions>, rcgen::Error> {
+    if !wanted {
+        return Ok(None);
+    }
+    let (chain, key) = certificate()?;
+    let identity = stormsocket::Identity::from_pem(chain, key);
+    Ok(Some(stormsocket::TlsOptions::new(identity).resumption(false)))
 }
 
 /// Raises the limit of open files as far as it goes without asking anyone.

@@ -214,3 +214,34 @@ fn an_open_loop_keeps_its_rate_over_many_clients() {
     assert!((900..=1100).contains(&messages), "{messages}");
     assert_eq!(report["rate"], 2000);
 }
+
+#[test]
+fn tls_servers_and_their_yardstick() {
+    let servers = [
+        (Server::start(env!("CARGO_BIN_EXE_yardstick-tls"), &[]), TCP_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_tcp-echo-server"), &["--tls"]), TCP_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--tls"]), WS_CLIENT),
+    ];
+    for (server, client) in &servers {
+        result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "100"]));
+        result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "1", "-s", "100000"]));
+        result(&load(client, &server.1, &["--tls", "-c", "3", "--idle"]));
+        result(&load(client, &server.1, &["--tls", "-c", "3", "--connect"]));
+        // Without TLS it is refused, and says so.
+        assert!(!load(client, &server.1, &["-c", "1", "-m", "1"]).status.success());
+    }
+}
+
+#[test]
+fn compressed_messages_come_back_compressed() {
+    let server = Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--deflate"]);
+    for (in_flight, size) in [("1", "1024"), ("16", "1024"), ("3", "100000"), ("16", "40")] {
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "-m", in_flight, "-s", size]));
+    }
+    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--rate", "500", "-s", "1024"]));
+    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--idle", "-s", "1024"]));
+    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--connect"]));
+    // One that does not compress is no result.
+    let plain = Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &[]);
+    failure(&load(WS_CLIENT, &plain.1, &["--deflate", "-c", "1"]), "agreed on the extensions ``");
+}

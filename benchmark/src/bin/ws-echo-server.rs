@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use stormsocket::{
-    BoxError, DeflateOptions, Limits, Message, SocketOptions, WsHandler, WsOptions, WsServer, WsSession,
+    BoxError, DeflateOptions, Handled, Limits, Message, MessageRef, SocketOptions, WsHandler, WsOptions,
+    WsServer, WsSession,
 };
 use stormsocket_benchmark::cli::{ServerArgs, WsPort};
 use stormsocket_benchmark::serve;
@@ -14,6 +15,10 @@ use stormsocket_benchmark::serve;
 struct Flags {
     #[command(flatten)]
     server: ServerArgs,
+
+    /// Speak TLS, with a certificate made at start.
+    #[arg(long)]
+    tls: bool,
 
     #[command(flatten)]
     port: WsPort,
@@ -73,12 +78,19 @@ impl Flags {
     }
 }
 
-/// A handler type borrows its session where a closure owns a handle: one reference count less per message.
+/// Echoes small messages from where they lie, and large ones without a copy.
 struct Echo {
     broadcast: bool,
 }
 
 impl WsHandler for Echo {
+    fn on_message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
+        if self.broadcast || message.len() >= serve::COPY_BELOW || session.try_send_ref(message).is_err() {
+            return Handled::Pass;
+        }
+        Handled::Done
+    }
+
     async fn on_message(&self, session: &WsSession, message: Message) -> Result<(), BoxError> {
         if self.broadcast {
             session.server().broadcast(message).await;
@@ -92,6 +104,7 @@ impl WsHandler for Echo {
 fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     serve::raise_file_limit();
+    let tls = serve::tls(flags.tls)?;
     let mut socket = SocketOptions::default();
     if let Some(Limit(bytes)) = flags.socket_buffers {
         socket = socket.recv_buffer_size(bytes).send_buffer_size(bytes);
@@ -99,6 +112,7 @@ fn main() -> Result<(), BoxError> {
     flags.server.runtime()?.block_on(async {
         let server = WsServer::bind(SocketAddr::new(flags.server.address, flags.port.port))
             .backlog(serve::BACKLOG)
+            .tls(tls)
             .socket(socket)
             // A broadcast's receivers send nothing that could carry an acknowledgement.
             .no_delay(flags.broadcast)

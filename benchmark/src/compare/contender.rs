@@ -73,6 +73,7 @@ const BUILT_IN: &[BuiltIn] = &[
     usual("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
     usual("storm-ws", &[Kind::Ws, Kind::Broadcast, Kind::Deflate, Kind::Wss], "ws-echo-server", &[]),
     usual("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
+    usual("yardstick-tls", &[Kind::Tls], "yardstick-tls", &[]),
     usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
     send("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
     usual("yardstick-ws", WS_BROADCAST, "yardstick-ws", &[]),
@@ -159,7 +160,8 @@ impl Contender {
             Program::Sibling { file, flags } => {
                 let mut words = vec![programs.join(file).display().to_string()];
                 words.extend(flags.iter().map(|flag| (*flag).to_owned()));
-                words.extend(kind.flag().map(str::to_owned));
+                // The yardstick of TLS speaks nothing else.
+                words.extend(kind.flag().filter(|_| *file != "yardstick-tls").map(str::to_owned));
                 let common = ["--address", "127.0.0.1", "--port", "0", "--threads"];
                 words.extend(common.iter().map(|word| (*word).to_owned()));
                 words.push(threads.to_string());

@@ -1,13 +1,13 @@
 //! Connections per second: connect, shake hands (or have one message echoed), close, again.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::load::echo::bar;
-use crate::load::link::{Link, Tls};
+use crate::load::link::{self, Link};
 use crate::load::outcome::{Meter, Outcome};
 use crate::load::{CONNECT, DRAIN, Pattern, Plan, Wire, dial};
 
@@ -20,7 +20,7 @@ const DEAD: u64 = 100;
 /// One connection on its way.
 #[derive(Debug)]
 struct Attempt {
-    link: Link,
+    stream: Link,
     since: Instant,
     sent: usize,
     answer: Vec<u8>,
@@ -29,7 +29,6 @@ struct Attempt {
 #[derive(Debug)]
 struct Connects<'a> {
     plan: &'a Plan,
-    tls: Option<Tls>,
     poll: Poll,
     /// What each connection sends first.
     hello: Vec<u8>,
@@ -43,8 +42,7 @@ struct Connects<'a> {
 
 pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     // A server that is not there at all is no run.
-    let tls = plan.tls()?;
-    drop(dial::dial(plan, tls.as_ref(), 0)?);
+    drop(dial::dial(plan, 0)?);
     let hello = match plan.wire {
         Wire::WebSocket { .. } | Wire::Deflate => dial::upgrade_request(plan.target, plan.wire),
         Wire::Tcp(_) => {
@@ -54,7 +52,6 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     };
     let mut run = Connects {
         plan,
-        tls,
         poll: Poll::new().map_err(|e| format!("cannot open an epoll instance: {e}"))?,
         hello,
         echo: plan.wire.expected(plan.size),
@@ -90,22 +87,16 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
 
 impl Connects<'_> {
     fn start(&mut self, index: usize) {
-        let tls = self.tls.as_ref().map(|tls| tls.connection(self.plan.target)).transpose();
-        let attempt = tls.and_then(|tls| {
-            let mut stream =
-                TcpStream::connect(self.plan.target).map_err(|e| format!("cannot connect: {e}"))?;
+        let attempt = TcpStream::connect(self.plan.target).and_then(|mut stream| {
             let interest = Interest::READABLE | Interest::WRITABLE;
-            let watched = self.poll.registry().register(&mut stream, Token(index), interest);
-            watched.map_err(|e| format!("cannot watch a socket: {e}"))?;
-            let link = match tls {
-                Some(tls) => Link::Tls(tls, stream),
-                None => Link::Plain(stream),
-            };
-            Ok(Attempt { link, since: Instant::now(), sent: 0, answer: Vec::new() })
+            self.poll.registry().register(&mut stream, Token(index), interest)?;
+            let tls = self.plan.tls.then(|| link::connection(self.plan.target));
+            let stream = Link::new(stream, tls);
+            Ok(Attempt { stream, since: Instant::now(), sent: 0, answer: Vec::new() })
         });
         match attempt {
             Ok(attempt) => self.attempts[index] = Some(attempt),
-            Err(error) => self.fail(index, &error),
+            Err(e) => self.fail(index, &format!("cannot connect: {e}")),
         }
     }
 
@@ -170,7 +161,7 @@ impl Connects<'_> {
         };
         let lost = |e: io::Error| format!("connection lost: {e}");
         if attempt.sent < self.hello.len() {
-            match attempt.link.write(&self.hello[attempt.sent..]) {
+            match attempt.stream.write(&self.hello[attempt.sent..]) {
                 Ok(written) => attempt.sent += written,
                 // Not connected yet is NotConnected on some systems, WouldBlock on others.
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
@@ -182,20 +173,13 @@ impl Connects<'_> {
             return Ok(false);
         }
         let mut chunk = [0; 4096];
-        loop {
-            match attempt.link.read(&mut chunk) {
-                Ok(0) => return Err("server closed the connection before it answered".into()),
-                Ok(read) => attempt.answer.extend_from_slice(&chunk[..read]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(lost(e)),
-            }
-            if attempt.link.short_read_is_all() {
-                break;
-            }
-        }
-        if attempt.answer.is_empty() {
-            return Ok(false);
-        }
+        let read = match attempt.stream.read(&mut chunk) {
+            Ok(0) => return Err("server closed the connection before it answered".into()),
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) => return Err(lost(e)),
+        };
+        attempt.answer.extend_from_slice(&chunk[..read]);
         match self.plan.wire {
             Wire::WebSocket { .. } | Wire::Deflate => {
                 Ok(dial::check_answer(&attempt.answer, self.plan.wire)?.is_some())

@@ -1,128 +1,204 @@
-//! A connection's bytes, with or without TLS.
+//! A connection of the load generator: plain, or TLS driven by hand over the same non-blocking socket.
 //!
-//! Owns: the socket and, if there is TLS, rustls's side of it.
-//! In:   plain bytes to send.
-//! Out:  plain bytes received, as from a non-blocking socket.
-//! Not here: when the socket is ready (`echo`, `open`, `connect`), opening it (`dial`).
+//! Owns: the socket, rustls's state, ciphertext that was read and not yet decrypted.
+//! In:   plaintext to send; readiness.
+//! Out:  plaintext that came. `WouldBlock` means what it does on a socket.
+//! Not here: what the bytes mean.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
 
+use mio::event::Source;
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
-/// A connection.
+/// Ciphertext of one read: rustls by itself reads 4 KiB at a time.
+const READ: usize = 128 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// One connection.
 #[derive(Debug)]
 pub(crate) enum Link {
-    /// Bytes as they are.
     Plain(TcpStream),
-    /// TLS 1.3.
-    Tls(Box<ClientConnection>, TcpStream),
+    Tls(Box<Tls>),
 }
 
 impl Link {
-    /// The socket, to be watched.
-    pub(crate) fn socket(&mut self) -> &mut TcpStream {
-        match self {
-            Self::Plain(socket) | Self::Tls(_, socket) => socket,
+    /// A socket that is to speak TLS, or has begun to if there is a connection.
+    pub(crate) fn new(stream: TcpStream, tls: Option<ClientConnection>) -> Self {
+        match tls {
+            Some(connection) => {
+                Self::Tls(Box::new(Tls { stream, connection, ahead: Vec::new(), taken: 0, filled: false }))
+            }
+            None => Self::Plain(stream),
         }
     }
 
-    /// Whether a read that did not fill its buffer has left nothing behind: more may wait inside TLS.
-    pub(crate) fn short_read_is_all(&self) -> bool {
-        matches!(self, Self::Plain(_))
+    /// Whether a read of `read` bytes into room for `room` may have left some.
+    pub(crate) fn may_have_more(&self, read: usize, room: usize) -> bool {
+        match self {
+            Self::Plain(_) => read == room,
+            // Asking the socket once more to be sure would also be to wait for one connection's next reply.
+            Self::Tls(tls) => read == room || !tls.ahead.is_empty() || tls.filled,
+        }
+    }
+}
+
+impl Read for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
     }
 
-    /// Writes what TLS still has of earlier writes.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        if let Self::Tls(tls, socket) = self {
-            while tls.wants_write() {
-                if tls.write_tls(socket)? == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+impl Source for Link {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.socket().register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.socket().reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.socket().deregister(registry)
+    }
+}
+
+impl Link {
+    fn socket(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(tls) => &mut tls.stream,
+        }
+    }
+}
+
+/// TLS over a non-blocking socket. A blocked write never keeps it from reading: the server may have to be rid of its
+/// replies first.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    stream: TcpStream,
+    connection: ClientConnection,
+    /// Ciphertext that rustls has not taken from `taken` on; holds no memory while there is none.
+    ahead: Vec<u8>,
+    taken: usize,
+    /// The last read of the socket took as much as it might: there may be more.
+    filled: bool,
+}
+
+impl Tls {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // Handshakes have something to say between two reads.
+            match self.flush() {
+                Err(e) if !is_later(&e) => return Err(e),
+                _ => {}
+            }
+            match self.connection.reader().read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            if self.ahead.is_empty() {
+                SCRATCH.with_borrow_mut(|scratch| self.read_socket(scratch))?;
+            } else {
+                self.taken += self.connection.read_tls(&mut &self.ahead[self.taken..])?;
+                if self.taken == self.ahead.len() {
+                    (self.ahead, self.taken) = (Vec::new(), 0);
                 }
             }
+            if let Err(error) = self.connection.process_new_packets() {
+                let _alert = self.flush();
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
         }
+    }
+
+    /// Reads once, and hands rustls as much as it takes at once; it learns of the end of the stream, too.
+    fn read_socket(&mut self, scratch: &mut [u8]) -> io::Result<()> {
+        let read = match self.stream.read(scratch) {
+            Err(e) if is_later(&e) => return Err(io::ErrorKind::WouldBlock.into()),
+            read => read?,
+        };
+        self.filled = read == scratch.len();
+        let taken = self.connection.read_tls(&mut &scratch[..read])?;
+        self.ahead.extend_from_slice(&scratch[taken..read]);
         Ok(())
     }
 
-    /// Writes as much as is taken now.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(tls, _) => {
-                let written = tls.writer().write(bytes)?;
-                match self.flush() {
-                    Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
-                    // Its buffer is full, and the socket takes nothing.
-                    Err(e) if written == 0 => Err(e),
-                    _ => Ok(written),
-                }
-            }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.flush() {
+            Err(e) if !is_later(&e) => return Err(e),
+            _ => {}
+        }
+        let written = self.connection.writer().write(bytes)?;
+        match self.flush() {
+            Err(e) if !is_later(&e) => Err(e),
+            _ if written == 0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(written),
         }
     }
 
-    /// Reads what is there, 0 at the end of the stream. Also what moves a TLS handshake on.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self {
-                Self::Plain(socket) => return socket.read(buffer),
-                Self::Tls(tls, socket) => {
-                    match tls.reader().read(buffer) {
-                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                        result => return result,
-                    }
-                    if tls.read_tls(socket)? == 0 {
-                        return Ok(0);
-                    }
-                    tls.process_new_packets().map_err(io::Error::other)?;
-                }
-            }
-            match self.flush() {
-                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
-                _ => {}
-            }
+    fn flush(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut self.stream)?;
         }
+        Ok(())
     }
 }
 
-/// What makes connections of TLS: one version and one cipher suite, so that every server does the same work, a full
-/// handshake for each, and no look at the certificate, which would be this side's work and not the server's.
-#[derive(Debug, Clone)]
-pub(crate) struct Tls(Arc<ClientConfig>);
+/// Not connected yet is `NotConnected` on some systems, `WouldBlock` on others.
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
+}
 
-impl Tls {
-    pub(crate) fn new() -> Result<Self, String> {
-        let provider = Arc::new(CryptoProvider {
-            cipher_suites: vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
-            ..ring::default_provider()
-        });
-        let algorithms = provider.signature_verification_algorithms;
-        let mut config = ClientConfig::builder_with_provider(provider)
+/// The client's side of TLS 1.3 with a server whose certificate was made when it started; nothing is resumed.
+pub(crate) fn connection(target: SocketAddr) -> ClientConnection {
+    static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| format!("no TLS: {e}"))?
+            .expect("the provider has suites for TLS 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms)))
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate))
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Ok(Self(Arc::new(config)))
-    }
-
-    /// A connection to this server, before its handshake.
-    pub(crate) fn connection(&self, server: SocketAddr) -> Result<Box<ClientConnection>, String> {
-        let name: IpAddr = server.ip();
-        let connection = ClientConnection::new(self.0.clone(), ServerName::from(name));
-        connection.map(Box::new).map_err(|e| format!("no TLS: {e}"))
-    }
+        Arc::new(config)
+    });
+    let name = ServerName::from(target.ip());
+    ClientConnection::new(CONFIG.clone(), name).expect("an address is a name")
 }
 
-/// Takes any certificate. The handshake is signed with its key all the same, and that is checked.
+/// Takes any certificate, and believes its owner: nothing here is secret, and the generator is to be cheap.
 #[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
+struct AnyCertificate;
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -138,23 +214,23 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

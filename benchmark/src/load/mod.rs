@@ -64,7 +64,7 @@ pub struct Plan {
     pub target: SocketAddr,
     /// What its messages look like.
     pub wire: Wire,
-    /// Over TLS.
+    /// Speak TLS.
     pub tls: bool,
     /// What the clients do.
     pub mode: Mode,
@@ -114,11 +114,6 @@ impl Plan {
             server_pid: args.server_pid,
             progress: !args.json,
         })
-    }
-
-    /// What makes its connections, if they are of TLS.
-    pub(crate) fn tls(&self) -> Result<Option<link::Tls>, String> {
-        self.tls.then(link::Tls::new).transpose()
     }
 
     /// Runs it. Bounded in time: connecting, the run itself and the drain after it each have a deadline.

@@ -117,12 +117,11 @@ impl Open {
             outcome: Outcome::default(),
             draining: false,
         };
-        let tls = plan.tls()?;
         for index in 0..plan.clients {
-            let mut link = dial::dial(plan, tls.as_ref(), index)
+            let mut link = dial::dial(plan, index)
                 .map_err(|e| format!("connection {} of {}: {e}", index + 1, plan.clients))?;
             let interest = Interest::READABLE | Interest::WRITABLE;
-            (run.poll.registry().register(link.socket(), Token(index), interest))
+            (run.poll.registry().register(&mut link, Token(index), interest))
                 .map_err(|e| format!("cannot watch a socket: {e}"))?;
             let peer = Peer::new(link, &run.streams);
             run.peers.push(Some(peer));

@@ -5,7 +5,7 @@
 //! Out:  how many replies came; or what was wrong.
 //! Not here: when to send (`echo`, `idle`).
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use crate::load::deflate::{Frame, Replies};
@@ -112,7 +112,7 @@ impl Peer {
         match self.link.read(buffer) {
             Ok(0) => Err("server closed the connection".into()),
             Ok(read) => {
-                let more = read == buffer.len() || !self.link.short_read_is_all();
+                let more = self.link.may_have_more(read, buffer.len());
                 Ok((self.receive(streams, &buffer[..read])?, more))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok((0, false)),
@@ -200,15 +200,13 @@ fn answer(frame: &Frame<'_>, pongs: &mut Vec<u8>) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::cli::Framer;
-    use mio::net::TcpStream;
-    use std::io::Read;
 
     fn peer(streams: &Streams) -> (Peer, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let far = listener.accept().unwrap().0;
         near.set_nonblocking(true).unwrap();
-        (Peer::new(Link::Plain(TcpStream::from_std(near)), streams), far)
+        (Peer::new(Link::new(mio::net::TcpStream::from_std(near), None), streams), far)
     }
 
     fn expected(streams: &Streams, messages: usize) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 /// Setters for handlers on a builder that has `fn and(self, next) -> Builder<Chain<E, Next>, ..>`.
 macro_rules! event_setters {
-    ($builder:ident<[$($extra:ident)?]>, $session:ty, $on_message:ident($message:ty), $handler:ident,
+    ($builder:ident<[$($extra:ident)?]>, $session:ty, $on_message:ident($message:ty), $on_message_ref:ident($message_ref:ty, $in_place:ident), $handler:ident,
         $(#[$message_doc:meta])*
     ) => {
         /// Adds a handler with state, instead of or besides closures.
@@ -26,6 +26,17 @@ macro_rules! event_setters {
             Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
         {
             self.and(OnMessage(handler))
+        }
+
+        /// Runs for each message before the handlers that own it, with the message where it lies in the read buffer: no
+        /// reference is counted and nothing copied. [`Handled::Done`](storm_core::Handled::Done) ends the handling of the
+        /// message, [`Handled::Pass`](storm_core::Handled::Pass) hands it on. It must not block; see
+        /// [`Session::try_send_ref`](storm_core::Session::try_send_ref) for how to answer.
+        pub fn $on_message_ref<H>(self, handler: H) -> $builder<Chain<E, $in_place<H>> $(, $extra)?>
+        where
+            H: Fn(&$session, $message_ref) -> Handled + Send + Sync + 'static,
+        {
+            self.and($in_place(handler))
         }
 
         /// Runs once for each connection, when it has ended. It is still among the sessions and in its groups.

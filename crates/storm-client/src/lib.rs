@@ -15,6 +15,7 @@ mod options;
 mod secure;
 mod supervise;
 mod tcp;
+mod way;
 #[cfg(feature = "ws")]
 mod ws;
 

@@ -6,15 +6,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
 use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
+    Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Peer, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::events::event_setters;
@@ -22,6 +23,7 @@ use crate::options::option_setters;
 #[cfg(feature = "tls")]
 use crate::secure::{connector, host_of, secure};
 use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
+use crate::way::{Given, Way};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
 /// A TCP client to be: subscribe to events, set options, [`connect`](Self::connect).
@@ -103,7 +105,7 @@ impl<E, F> TcpClient<E, F> {
         TcpClient { addr, options, middleware, on_reconnecting, framer, events: Chain(events, next) }
     }
 
-    event_setters!(TcpClient<[F]>, Session, on_data(Bytes), TcpHandler,
+    event_setters!(TcpClient<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought.
     );
 
@@ -132,6 +134,27 @@ where
     /// # Errors
     /// The options do not go together, or the first attempt failed; it is not repeated.
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
+        self.connect_with(None).await
+    }
+
+    /// [`connect`](Self::connect), over a stream that is open already; the address says at most which host TLS is to verify.
+    /// An abort resets a TCP socket, and drops any other stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the stream.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect). There is no second stream, so [`reconnect`](Self::reconnect) is a
+    /// [`ConfigError`].
+    pub async fn connect_over<S>(self, stream: S) -> Result<ClientHandle, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let given = Given::new(&self.options, stream)?;
+        self.connect_with(Some(given)).await
+    }
+
+    async fn connect_with(self, given: Option<Given>) -> Result<ClientHandle, ConnectError> {
         let Self { addr, options, middleware, on_reconnecting, framer, events } = self;
         options.validate()?;
         let hub = Hub::new(options.session.clone(), middleware)?;
@@ -142,7 +165,7 @@ where
             None => None,
         };
         let endpoint = TcpEndpoint {
-            addr,
+            way: Way::new(addr, given),
             #[cfg(feature = "tls")]
             tls,
             framer,
@@ -169,7 +192,7 @@ impl<E, F> std::fmt::Debug for TcpClient<E, F> {
 }
 
 struct TcpEndpoint<E, F> {
-    addr: ConnectAddr,
+    way: Way,
     #[cfg(feature = "tls")]
     tls: Option<TlsConnector>,
     framer: F,
@@ -195,8 +218,7 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
-        let peer = Peer::from(remote);
+        let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
         let driver = Driver::register(&shared.hub, Role::Client, peer, FramedEncode(self.framer.clone()));

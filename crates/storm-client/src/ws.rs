@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::events::{
+    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
+};
 use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::{
-    ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, Peer, Role, Session,
+    ConfigError, DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Message, MessageRef,
+    Role, Session,
 };
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -19,7 +22,7 @@ use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{ConnectAddr, Connection, Stream};
 use storm_ws_proto::handshake::{ClientRequest, RequestError};
 use storm_ws_proto::http::Uri;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::events::event_setters;
@@ -27,6 +30,7 @@ use crate::options::option_setters;
 #[cfg(feature = "tls")]
 use crate::secure::{connector, secure};
 use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
+use crate::way::{Given, Way};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -60,6 +64,7 @@ type BeforeConnect =
 #[must_use = "a client does nothing until it connects"]
 pub struct WsClient<E = NoEvents> {
     uri: String,
+    address: Option<ConnectAddr>,
     headers: Vec<(String, String)>,
     protocols: Vec<String>,
     options: ClientOptions,
@@ -82,6 +87,7 @@ impl WsClient {
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
+            address: None,
             headers: Vec::new(),
             protocols: Vec::new(),
             options: ClientOptions::default(),
@@ -95,6 +101,19 @@ impl WsClient {
 }
 
 impl<E> WsClient<E> {
+    /// Connects there, whatever host and port the URI names: to a unix socket, say. The request, and what TLS verifies, are as
+    /// the URI has them.
+    ///
+    /// ```no_run
+    /// use storm_client::WsClient;
+    ///
+    /// let client = WsClient::new("ws://localhost/chat").address(std::path::Path::new("/run/chat.socket"));
+    /// ```
+    pub fn address(mut self, addr: impl Into<ConnectAddr>) -> Self {
+        self.address = Some(addr.into());
+        self
+    }
+
     /// Replaces all options but those of [`ws`](Self::ws).
     pub fn options(mut self, options: ClientOptions) -> Self {
         self.options = options;
@@ -161,6 +180,7 @@ impl<E> WsClient<E> {
     fn and<N>(self, next: N) -> WsClient<Chain<E, N>> {
         WsClient {
             uri: self.uri,
+            address: self.address,
             headers: self.headers,
             protocols: self.protocols,
             options: self.options,
@@ -172,7 +192,7 @@ impl<E> WsClient<E> {
         }
     }
 
-    event_setters!(WsClient<[]>, WsSession, on_message(Message), WsHandler,
+    event_setters!(WsClient<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
         /// Runs for each message, text or binary.
     );
 
@@ -227,9 +247,31 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
     /// The options do not go together, or the first attempt failed; it is not repeated. A server that refuses is
     /// [`ConnectError::Refused`], with its status, headers and body.
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
+        self.connect_with(None).await
+    }
+
+    /// [`connect`](Self::connect), over a stream that is open already; the URI says what to ask for, and for `wss://` which
+    /// host TLS is to verify. An abort resets a TCP socket, and drops any other stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the stream.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect). There is no second stream, so [`reconnect`](Self::reconnect) is a
+    /// [`ConfigError`].
+    pub async fn connect_over<S>(self, stream: S) -> Result<ClientHandle, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let given = Given::new(&self.options, stream)?;
+        self.connect_with(Some(given)).await
+    }
+
+    async fn connect_with(self, given: Option<Given>) -> Result<ClientHandle, ConnectError> {
         self.options.validate()?;
         self.ws.validate()?;
         let (addr, request, secure_host) = self.request()?;
+        let addr = self.address.unwrap_or(addr);
         #[cfg(feature = "tls")]
         let tls = match secure_host {
             Some(host) => Some(connector(self.options.tls.clone().unwrap_or_default(), Some(host)).await?),
@@ -240,7 +282,7 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
         let hub = Hub::new(self.options.session.clone(), self.middleware)?;
         let shared = Arc::new(Shared::new(hub, self.options, self.on_reconnecting));
         let endpoint = WsEndpoint {
-            addr,
+            way: Way::new(addr, given),
             #[cfg(feature = "tls")]
             tls,
             request,
@@ -270,7 +312,7 @@ impl<E> std::fmt::Debug for WsClient<E> {
 }
 
 struct WsEndpoint<E> {
-    addr: ConnectAddr,
+    way: Way,
     #[cfg(feature = "tls")]
     tls: Option<TlsConnector>,
     request: ClientRequest,
@@ -299,8 +341,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let hook = catch_unwind_of(async { before_connect(attempt, request).await });
             request = hook.await.map_err(ConnectError::Panic)??;
         }
-        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
-        let peer = Peer::from(remote);
+        let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
         let mut stream = stream;

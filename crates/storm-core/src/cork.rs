@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 
 use crate::outbox::{Encode, SendQueue};
-use crate::{Message, SendError, SessionId};
+use crate::{Message, MessageRef, SendError, SessionId};
 
 thread_local! {
     static CORK: RefCell<Option<Cork>> = const { RefCell::new(None) };
@@ -67,23 +67,55 @@ pub(crate) fn drain(session: SessionId) -> Option<Corked> {
     })
 }
 
-/// Queues `message`; `None` leaves it in place: `session` has no batch on this thread, or the batch may not take more.
+/// What became of a message that was to be corked. Two words, so that the usual answer travels in registers.
+pub(crate) enum Put {
+    Queued,
+    /// The session has no batch on this thread, or the batch may not take more.
+    NoRoom,
+    Failed(Box<SendError>),
+}
+
+/// Queues `message`, which with [`Put::NoRoom`] stays in place.
 #[inline(always)]
-pub(crate) fn put(session: SessionId, message: &mut Option<Message>) -> Option<Result<(), SendError>> {
+pub(crate) fn put(session: SessionId, message: &mut Option<Message>) -> Put {
+    with_room(session, |encoder, queue| {
+        let message = message.take().expect("a send queues its message once");
+        encoder.encode(message, queue)
+    })
+}
+
+/// Queues a copy of `message`.
+#[inline(always)]
+pub(crate) fn put_ref(session: SessionId, message: MessageRef<'_>) -> Put {
+    with_room(session, |encoder, queue| encoder.encode_slice(message.data(), message.is_text(), queue))
+}
+
+#[inline(always)]
+fn with_room(
+    session: SessionId,
+    encode: impl FnOnce(&mut dyn Encode, &mut SendQueue) -> Result<(), SendError>,
+) -> Put {
     CORK.with_borrow_mut(
         #[inline(always)]
         |cork| {
-            let cork = cork.as_mut().filter(|cork| cork.session == session)?;
+            let Some(cork) = cork.as_mut().filter(|cork| cork.session == session) else {
+                return Put::NoRoom;
+            };
             if cork.corked.queue.len() >= cork.budget {
-                return None;
+                return Put::NoRoom;
             }
-            match cork.encoder.encode(message.take()?, &mut cork.corked.queue) {
+            match encode(&mut *cork.encoder, &mut cork.corked.queue) {
                 Ok(()) => {
                     cork.corked.messages += 1;
-                    Some(Ok(()))
+                    Put::Queued
                 }
-                Err(error) => Some(Err(error)),
+                Err(error) => failed(error),
             }
         },
     )
+}
+
+#[cold]
+fn failed(error: SendError) -> Put {
+    Put::Failed(Box::new(error))
 }

@@ -76,7 +76,9 @@ impl Driver {
     fn cork(&mut self) {
         let inner = &self.session.0;
         let mut outbox = inner.outbox.lock();
-        let budget = outbox.begin_batch(self.twin.is_some());
+        // Sends that go through the middleware take the long way.
+        let wants_cork = self.twin.is_some() && inner.hub.middleware().is_none();
+        let budget = outbox.begin_batch(wants_cork);
         if budget == 0 {
             return;
         }

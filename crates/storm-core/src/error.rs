@@ -14,7 +14,7 @@ pub enum SendError {
     /// The session is closing or closed, for this reason if one is known yet.
     #[error("the session is closed{}", .0.map(|reason| format!(" ({reason})")).unwrap_or_default())]
     Closed(Option<DisconnectReason>),
-    /// The outbox is full, and a control message does not wait.
+    /// The outbox is full, and the caller does not wait.
     #[error("the outbox is full")]
     Full,
     /// The message is larger than the framer or the protocol can carry.

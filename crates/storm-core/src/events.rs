@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
 use crate::isolation::catch_unwind_of;
-use crate::{BroadcastReport, DisconnectReason, Error, SendOutcome, Session};
+use crate::{BroadcastReport, DisconnectReason, Error, MessageRef, SendOutcome, Session};
 
 /// What the handlers of one event came to: nothing, or the errors of those that failed.
 pub type HandlerOutcome = Result<(), Failures>;
@@ -66,6 +66,16 @@ impl<T, E: Into<BoxError>> IntoHandlerOutcome for Result<T, E> {
     }
 }
 
+/// What a handler that looks at a message in place came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Handled {
+    /// That was all: no other handler sees the message.
+    Done,
+    /// The next handler in place is asked and, if none is done with it, the message goes to the handlers that own it.
+    Pass,
+}
+
 /// What happens around a session of type `S` that receives messages of type `M`.
 pub trait Events<S, M>: Send + Sync + 'static {
     /// Whether [`message`](Self::message) does anything: a chain copies a message only for those that look at it.
@@ -77,7 +87,18 @@ pub trait Events<S, M>: Send + Sync + 'static {
         future::ready(Ok(()))
     }
 
-    /// A message arrived.
+    /// Whether [`message_ref`](Self::message_ref) may do anything: messages are looked at in place only for those that
+    /// care.
+    const IN_PLACE: bool = false;
+
+    /// A message arrived and lies in the read buffer; a first look at it, before it becomes one of its own.
+    #[inline(always)]
+    fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
+        let _ = (session, message);
+        Handled::Pass
+    }
+
+    /// A message arrived, and nobody's [`message_ref`](Self::message_ref) was done with it.
     fn message(&self, session: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send;
 
     /// The session has ended.
@@ -132,6 +153,15 @@ where
     B: Events<S, M>,
 {
     const MESSAGES: bool = A::MESSAGES || B::MESSAGES;
+    const IN_PLACE: bool = A::IN_PLACE || B::IN_PLACE;
+
+    #[inline(always)]
+    fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
+        match self.0.message_ref(session, message) {
+            Handled::Done => Handled::Done,
+            Handled::Pass => self.1.message_ref(session, message),
+        }
+    }
 
     async fn connected(&self, session: &S) -> HandlerOutcome {
         both(self.0.connected(session).await, self.1.connected(session).await)
@@ -244,6 +274,14 @@ pub struct OnConnected<F>(pub F);
 #[derive(Debug)]
 pub struct OnMessage<F>(pub F);
 
+/// A closure for `message_ref`.
+#[derive(Debug)]
+pub struct OnMessageRef<F>(pub F);
+
+/// A closure for `message_ref` of messages without a kind.
+#[derive(Debug)]
+pub struct OnDataRef<F>(pub F);
+
 /// A closure for `disconnected`.
 #[derive(Debug)]
 pub struct OnDisconnected<F>(pub F);
@@ -281,6 +319,46 @@ where
     #[inline]
     fn message(&self, session: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
         Handling { handler: (self.0)(session.clone(), message) }
+    }
+}
+
+impl<S, M, F> Events<S, M> for OnMessageRef<F>
+where
+    S: Sync,
+    M: Send,
+    F: Fn(&S, MessageRef<'_>) -> Handled + Send + Sync + 'static,
+{
+    const MESSAGES: bool = false;
+    const IN_PLACE: bool = true;
+
+    #[inline(always)]
+    fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
+        (self.0)(session, message)
+    }
+
+    fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
+        drop(message);
+        future::ready(Ok(()))
+    }
+}
+
+impl<S, M, F> Events<S, M> for OnDataRef<F>
+where
+    S: Sync,
+    M: Send,
+    F: Fn(&S, &[u8]) -> Handled + Send + Sync + 'static,
+{
+    const MESSAGES: bool = false;
+    const IN_PLACE: bool = true;
+
+    #[inline(always)]
+    fn message_ref(&self, session: &S, message: MessageRef<'_>) -> Handled {
+        (self.0)(session, message.data())
+    }
+
+    fn message(&self, _: &S, message: M) -> impl Future<Output = HandlerOutcome> + Send {
+        drop(message);
+        future::ready(Ok(()))
     }
 }
 
@@ -356,6 +434,15 @@ pub trait TcpHandler: Send + Sync + 'static {
         future::ready(Ok(()))
     }
 
+    /// A first look at each message, where it lies in the read buffer: no reference is counted and nothing copied. What
+    /// it is not done with goes to [`on_data`](Self::on_data). It must not block; see
+    /// [`Session::try_send_ref`] for how to answer.
+    #[inline]
+    fn on_data_ref(&self, session: &Session, data: &[u8]) -> Handled {
+        let _ = (session, data);
+        Handled::Pass
+    }
+
     /// A message arrived: one frame, or with the raw framer what one read brought.
     fn on_data(
         &self,
@@ -384,6 +471,13 @@ pub trait TcpHandler: Send + Sync + 'static {
 }
 
 impl<H: TcpHandler> Events<Session, bytes::Bytes> for Adapter<H> {
+    const IN_PLACE: bool = true;
+
+    #[inline(always)]
+    fn message_ref(&self, session: &Session, message: MessageRef<'_>) -> Handled {
+        self.0.on_data_ref(session, message.data())
+    }
+
     fn connected(&self, session: &Session) -> impl Future<Output = HandlerOutcome> + Send {
         Handling { handler: self.0.on_connected(session) }
     }

@@ -44,11 +44,11 @@ pub mod state;
 
 pub use broadcast::{Broadcast, BroadcastReport};
 pub use error::{BoxError, ConfigError, Error, ErrorKind, SendError};
-pub use events::{Events, HandlerOutcome, IntoHandlerOutcome};
+pub use events::{Events, Handled, HandlerOutcome, IntoHandlerOutcome};
 pub use groups::Groups;
 pub use hub::Hub;
 pub use items::{Items, SessionKey};
-pub use message::Message;
+pub use message::{Message, MessageRef};
 pub use metrics::{ConnectionMetrics, ServerMetrics};
 pub use middleware::Middleware;
 pub use options::{SessionOptions, SlowConsumerPolicy};

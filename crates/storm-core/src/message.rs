@@ -77,6 +77,99 @@ impl Message {
     }
 }
 
+/// A message that lies in someone else's buffer: what handlers of [`on_message_ref`](crate::events::Events::message_ref)
+/// look at, and what [`Session::try_send_ref`](crate::Session::try_send_ref) copies from.
+///
+/// ```
+/// use storm_core::{Message, MessageRef};
+///
+/// let message = Message::from("hello");
+/// let there = MessageRef::from(&message);
+/// assert_eq!(there.text(), Some("hello"));
+/// assert_eq!(there.to_message(), message);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageRef<'a> {
+    /// UTF-8 text.
+    Text(&'a str),
+    /// Any bytes.
+    Binary(&'a [u8]),
+}
+
+impl<'a> MessageRef<'a> {
+    /// The payload.
+    pub const fn data(self) -> &'a [u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(data) => data,
+        }
+    }
+
+    /// Whether this is text.
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+
+    /// The text of a text message, `None` for a binary one.
+    pub const fn text(self) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
+        }
+    }
+
+    /// Bytes of payload.
+    pub const fn len(self) -> usize {
+        self.data().len()
+    }
+
+    /// Whether the payload is empty.
+    pub const fn is_empty(self) -> bool {
+        self.data().is_empty()
+    }
+
+    /// A message of its own, with a copy of the payload.
+    pub fn to_message(self) -> Message {
+        match self {
+            Self::Text(text) => Message::Text(text.into()),
+            Self::Binary(data) => Message::Binary(Bytes::copy_from_slice(data)),
+        }
+    }
+}
+
+impl<'a> From<&'a Message> for MessageRef<'a> {
+    fn from(message: &'a Message) -> Self {
+        match message {
+            Message::Text(text) => Self::Text(text),
+            Message::Binary(data) => Self::Binary(data),
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for MessageRef<'a> {
+    fn from(data: &'a [u8]) -> Self {
+        Self::Binary(data)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for MessageRef<'a> {
+    fn from(data: &'a [u8; N]) -> Self {
+        Self::Binary(data)
+    }
+}
+
+impl<'a> From<&'a Bytes> for MessageRef<'a> {
+    fn from(data: &'a Bytes) -> Self {
+        Self::Binary(data)
+    }
+}
+
+impl<'a> From<&'a str> for MessageRef<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl From<Bytes> for Message {
     fn from(data: Bytes) -> Self {
         Self::Binary(data)

@@ -18,13 +18,13 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::cork;
+use crate::cork::{self, Put};
 use crate::error::SendError;
 use crate::items::{ItemMap, Items, SessionKey};
 use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ticket};
 use crate::state::{ReasonCell, StateCell};
 use crate::{
-    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, Peer, Role, SendOutcome,
+    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, MessageRef, Peer, Role, SendOutcome,
     SlowConsumerPolicy,
 };
 
@@ -81,8 +81,8 @@ pub(crate) struct Inner<E: ?Sized> {
     /// What the protocol keeps with the session.
     pub(crate) attachment: Option<Box<dyn Any + Send + Sync>>,
     extras: Mutex<Option<Box<Extras>>>,
-    /// Someone else has been at the outbox since the connection task's batch began. Written under the outbox's lock,
-    /// except that the batch's own thread may look without.
+    /// Someone else has been at the outbox since the connection task's batch began, or the batch has no cork. Written under
+    /// the outbox's lock, except that the batch's own thread may look without.
     pub(crate) uncork: AtomicBool,
     pub(crate) outbox: Mutex<Outbox<E>>,
 }
@@ -226,6 +226,66 @@ impl Session {
     pub async fn send_utf8(&self, text: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
         let text = ByteString::try_from(text.into()).map_err(|_| SendError::InvalidUtf8)?;
         self.send_text(text).await
+    }
+
+    /// Queues one message if there is room now, and does not wait: for callers that cannot, and for those that do
+    /// something else at the limit.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] at the limit, whatever the policy; others as [`send`](Self::send).
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {
+        let message = message.into();
+        match self.0.hub.middleware() {
+            Some(_) => self.try_through_middleware(message),
+            None => self.try_admit(Payload::Own(&mut Some(message))),
+        }
+    }
+
+    /// As [`try_send`](Self::try_send), for a message that lies in someone else's buffer: it is copied once, behind what
+    /// is queued. The cheapest way to send what is small; from some 4 KiB on an owned message, which is shared and not
+    /// copied, costs less.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    #[inline(always)]
+    pub fn try_send_ref<'m>(&self, message: impl Into<MessageRef<'m>>) -> Result<SendOutcome, SendError> {
+        let message = message.into();
+        // In a batch of the session's own handlers no lock is needed.
+        if !self.0.uncork.load(Ordering::Relaxed) {
+            match cork::put_ref(self.0.id, message) {
+                Put::Queued => return Ok(SendOutcome::Sent),
+                Put::Failed(error) => return Err(*error),
+                Put::NoRoom => {}
+            }
+        }
+        match self.0.hub.middleware() {
+            Some(_) => self.try_through_middleware(message.to_message()),
+            None => self.try_admit(Payload::Ref(message)),
+        }
+    }
+
+    #[inline(never)]
+    fn try_through_middleware(&self, message: Message) -> Result<SendOutcome, SendError> {
+        let Some(middleware) = self.0.hub.middleware() else {
+            return self.try_admit(Payload::Own(&mut Some(message)));
+        };
+        // Room first: what a hook has seen is sent, or a later try would show it the message again.
+        if !self.outbox().may_admit() {
+            return self.try_admit(Payload::Own(&mut Some(message)));
+        }
+        match middleware.sending(self, message)? {
+            Some(message) => self.try_admit(Payload::Own(&mut Some(message))),
+            None => Ok(SendOutcome::Suppressed),
+        }
+    }
+
+    #[inline(never)]
+    fn try_admit(&self, payload: Payload<'_>) -> Result<SendOutcome, SendError> {
+        match self.admit(payload, None)? {
+            Admission::Queued => Ok(SendOutcome::Sent),
+            Admission::Full | Admission::Busy => Err(SendError::Full),
+            Admission::Closed => Err(self.closed_error()),
+        }
     }
 
     /// Sends the next part of a message, which must be the caller's own to continue; see the WebSocket session's
@@ -444,16 +504,18 @@ impl Future for Sending<'_> {
         let this = &mut *self;
         let inner = &*this.session.0;
         // In a batch of the session's own handlers no lock is needed.
-        if this.stage == Stage::Fresh
-            && !inner.uncork.load(Ordering::Relaxed)
-            && inner.hub.middleware().is_none()
-            && let Some(result) = cork::put(inner.id, &mut this.message)
-        {
-            this.stage = Stage::Done;
-            return match result {
-                Ok(()) => Poll::Ready(Ok(SendOutcome::Sent)),
-                Err(error) => Poll::Ready(Err(error)),
-            };
+        if this.stage == Stage::Fresh && !inner.uncork.load(Ordering::Relaxed) {
+            match cork::put(inner.id, &mut this.message) {
+                Put::Queued => {
+                    this.stage = Stage::Done;
+                    return Poll::Ready(Ok(SendOutcome::Sent));
+                }
+                Put::Failed(error) => {
+                    this.stage = Stage::Done;
+                    return Poll::Ready(Err(*error));
+                }
+                Put::NoRoom => {}
+            }
         }
         this.poll_admission(cx)
     }
@@ -475,17 +537,8 @@ impl Sending<'_> {
             }
         }
         let ticket = match this.stage {
-            Stage::Fresh => {
-                if !this.uncompressed
-                    && !this.session.0.uncork.load(Ordering::Relaxed)
-                    && let Some(result) = cork::put(this.session.0.id, &mut this.message)
-                {
-                    return this.finish(result.map(|()| SendOutcome::Sent));
-                }
-                None
-            }
+            Stage::Fresh | Stage::Yielded => None,
             Stage::Waiting(ticket) => Some(ticket),
-            Stage::Yielded => None,
             Stage::Done => panic!("a send was polled after it had completed"),
         };
         let mut outbox = this.session.outbox();

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 
-use crate::{DEFAULT_MAX_MESSAGE, FramingError, MessageFramer, Wire};
+use crate::{DEFAULT_MAX_MESSAGE, FramingError, Located, MessageFramer, Wire};
 
 /// Messages that end with a delimiter, `\n` unless told otherwise. The delimiter is not part of the message.
 ///
@@ -73,12 +73,31 @@ impl MessageFramer for DelimiterFramer {
     }
 
     #[inline]
+    fn locate(&mut self, buffer: &[u8]) -> Option<Located> {
+        let end = self.searched + self.find(&buffer[self.searched..])?;
+        self.check(end).ok()?;
+        self.searched = 0;
+        Some(Located { payload: 0..end, len: end + self.delimiter.len() })
+    }
+
+    #[inline]
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
         self.check(message.len())?;
         if let Some(at) = self.find(&message) {
             return Err(FramingError::ContainsDelimiter { at });
         }
         wire.put_bytes(message);
+        wire.put_slice(&self.delimiter);
+        Ok(())
+    }
+
+    #[inline]
+    fn encode_slice(&mut self, message: &[u8], wire: &mut dyn Wire) -> Result<(), FramingError> {
+        self.check(message.len())?;
+        if let Some(at) = self.find(message) {
+            return Err(FramingError::ContainsDelimiter { at });
+        }
+        wire.put_slice(message);
         wire.put_slice(&self.delimiter);
         Ok(())
     }

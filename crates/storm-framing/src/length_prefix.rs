@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{DEFAULT_MAX_MESSAGE, FramingError, MessageFramer, Wire};
+use crate::{DEFAULT_MAX_MESSAGE, FramingError, Located, MessageFramer, Wire};
 
 const PREFIX: usize = 4;
 
@@ -68,12 +68,28 @@ impl MessageFramer for LengthPrefixFramer {
         Ok(Some(message))
     }
 
+    #[inline(always)]
+    fn locate(&mut self, buffer: &[u8]) -> Option<Located> {
+        let announced = Self::announced(buffer).filter(|announced| *announced <= self.max_message)?;
+        let len = PREFIX + announced as usize;
+        (buffer.len() >= len).then_some(Located { payload: PREFIX..len, len })
+    }
+
     #[inline]
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
         self.check(message.len() as u64)?;
         #[expect(clippy::cast_possible_truncation, reason = "checked against a u32 above")]
         wire.put_slice(&(message.len() as u32).to_be_bytes());
         wire.put_bytes(message);
+        Ok(())
+    }
+
+    #[inline]
+    fn encode_slice(&mut self, message: &[u8], wire: &mut dyn Wire) -> Result<(), FramingError> {
+        self.check(message.len() as u64)?;
+        #[expect(clippy::cast_possible_truncation, reason = "checked against a u32 above")]
+        let prefix = (message.len() as u32).swap_bytes();
+        wire.put_framed(prefix.into(), PREFIX, message);
         Ok(())
     }
 

@@ -22,6 +22,8 @@ mod length_prefix;
 mod raw;
 mod wire;
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 #[cfg(feature = "codec")]
@@ -34,6 +36,15 @@ pub use wire::Wire;
 
 /// The default maximum of a message: 16 MiB.
 pub const DEFAULT_MAX_MESSAGE: usize = 16 << 20;
+
+/// Where a message lies in a buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The payload.
+    pub payload: Range<usize>,
+    /// Bytes from the front of the buffer to the end of the message, framing included.
+    pub len: usize,
+}
 
 /// Finds message boundaries in what was read and puts them into what is sent.
 ///
@@ -82,6 +93,17 @@ pub trait MessageFramer: Send + 'static {
     /// The peer broke the framing; the connection ends.
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError>;
 
+    /// Where the first whole message of `buffer` lies, so that it can be looked at before it is taken; `None`, which is
+    /// always allowed, leaves everything to [`decode`](Self::decode): messages that are not whole, errors, and framers
+    /// whose messages do not lie in the buffer as they are.
+    ///
+    /// A message that is looked at in place is then taken off the buffer without a call of `decode`.
+    #[inline]
+    fn locate(&mut self, buffer: &[u8]) -> Option<Located> {
+        let _ = buffer;
+        None
+    }
+
     /// As [`decode`](Self::decode), after the peer has ended its stream. By default what is left is no message.
     ///
     /// # Errors
@@ -95,6 +117,14 @@ pub trait MessageFramer: Send + 'static {
     /// # Errors
     /// The framing cannot carry the message; the connection goes on without it.
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError>;
+
+    /// As [`encode`](Self::encode), for a message that stays its owner's and is copied.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_slice(&mut self, message: &[u8], wire: &mut dyn Wire) -> Result<(), FramingError> {
+        self.encode(Bytes::copy_from_slice(message), wire)
+    }
 
     /// How many more bytes complete the message at the front of `buffer`, if the framer knows; a hint for how much to
     /// read at once.

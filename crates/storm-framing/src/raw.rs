@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{FramingError, MessageFramer, Wire};
+use crate::{FramingError, Located, MessageFramer, Wire};
 
 /// Passes bytes through: a message is whatever one read brought, and an empty message puts nothing on the wire.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,8 +15,19 @@ impl MessageFramer for RawFramer {
     }
 
     #[inline]
+    fn locate(&mut self, buffer: &[u8]) -> Option<Located> {
+        (!buffer.is_empty()).then_some(Located { payload: 0..buffer.len(), len: buffer.len() })
+    }
+
+    #[inline]
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
         wire.put_bytes(message);
+        Ok(())
+    }
+
+    #[inline]
+    fn encode_slice(&mut self, message: &[u8], wire: &mut dyn Wire) -> Result<(), FramingError> {
+        wire.put_slice(message);
         Ok(())
     }
 

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use storm_core::isolation::catch_unwind_of;
-use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
+use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Peer, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
@@ -20,14 +20,57 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// What a server does with its connections.
 pub(crate) trait Endpoint: Send + Sync + 'static {
     /// Serves one connection to its end, in a task of its own that holds `slot`.
-    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
+    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot);
+
+    /// Serves a connection that was upgraded elsewhere; gives the slot back if the server speaks no WebSocket.
+    #[cfg(feature = "ws")]
+    fn serve_upgraded(
+        &self,
+        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot> {
+        let _ = (upgraded, shared);
+        Err(slot)
+    }
 
     /// Reports an error that no session has.
     fn report(&self, error: &Error) -> impl Future<Output = ()> + Send;
 }
 
+/// An [`Endpoint`] of whatever type, for streams that come from elsewhere.
+pub(crate) trait Serve: Send + Sync {
+    fn serve(&self, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot);
+
+    #[cfg(feature = "ws")]
+    fn serve_upgraded(
+        &self,
+        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot>;
+}
+
+/// The implementation of [`Serve`].
+pub(crate) struct Served<E>(pub(crate) Arc<E>);
+
+impl<E: Endpoint> Serve for Served<E> {
+    fn serve(&self, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot) {
+        self.0.serve(stream, peer, shared, slot);
+    }
+
+    #[cfg(feature = "ws")]
+    fn serve_upgraded(
+        &self,
+        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot> {
+        self.0.serve_upgraded(upgraded, shared, slot)
+    }
+}
+
 /// What the tasks of one server share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
@@ -38,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) handshake_timeout: Option<Duration>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
+    /// Serves what comes from elsewhere; `None` once the server stops, since what its handlers hold may lead back here.
+    pub(crate) endpoint: Mutex<Option<Arc<dyn Serve>>>,
     /// Only moves forward.
     pub(crate) phase: watch::Sender<Phase>,
 }
@@ -59,6 +104,9 @@ impl Shared {
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Handlers go with it: not under the lock.
+        drop(endpoint);
         self.phase.send_if_modified(|current| {
             let is_news = *current < phase;
             *current = phase.max(*current);
@@ -80,6 +128,15 @@ impl Shared {
             Phase::Stopping => say_goodbye(session),
             Phase::Cutting => session.abort_for(DisconnectReason::GoingAway),
         }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("phase", &*self.phase.borrow())
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,7 +179,7 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
                 wait = FIRST_WAIT;
                 // Without a slot the socket is closed here, before anything is read from it.
                 if let Some(slot) = shared.slots.take() {
-                    endpoint.serve(stream, remote, &shared, slot);
+                    endpoint.serve(stream, remote.into(), &shared, slot);
                 }
             }
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
@@ -167,7 +224,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use storm_core::SessionOptions;
@@ -197,7 +253,7 @@ mod tests {
     struct Reports(AtomicUsize);
 
     impl Endpoint for Reports {
-        fn serve(self: &Arc<Self>, _: Stream, _: Option<SocketAddr>, _: &Arc<Shared>, _: Slot) {}
+        fn serve(self: &Arc<Self>, _: Stream, _: Peer, _: &Arc<Shared>, _: Slot) {}
 
         async fn report(&self, error: &Error) {
             assert_eq!(error.kind(), ErrorKind::Accept);
@@ -219,6 +275,7 @@ mod tests {
             handshake_timeout: None,
             #[cfg(feature = "tls")]
             tls: None,
+            endpoint: Mutex::new(None),
             phase: watch::channel(Phase::Running).0,
         });
         let endpoint = Arc::new(Reports::default());

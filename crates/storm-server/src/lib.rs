@@ -30,12 +30,14 @@ mod tcp;
 #[cfg(feature = "ws")]
 mod ws;
 
-pub use handle::{ServerHandle, ShutdownReport};
+pub use handle::{ServeError, ServerHandle, ShutdownReport};
 #[cfg(feature = "ws")]
 pub use handshake::{HttpRequest, HttpResponse, UpgradeRequest};
 pub use options::{ServerOptions, StartError};
 #[cfg(feature = "signal")]
 pub use signal::shutdown_signal;
+#[cfg(feature = "ws")]
+pub use storm_transport::ws::Agreed;
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{Accept, AnswerError, Reject};
 #[cfg(feature = "ws")]

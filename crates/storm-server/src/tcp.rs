@@ -1,15 +1,14 @@
 //! The TCP server.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
 use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, TcpHandler,
+    Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Peer, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
@@ -60,10 +59,16 @@ impl Default for TcpServer {
 }
 
 impl TcpServer {
-    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    /// A server for `addr`: `host:port`, a socket address, the path of a unix socket, or a listener that is open already, of
+    /// the standard library or of tokio. Nothing is bound yet.
     pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self { addrs: vec![addr.into()], ..Self::unbound() }
+    }
+
+    /// A server that listens nowhere: it serves what [`ServerHandle::serve`] is given.
+    pub fn unbound() -> Self {
         Self {
-            addrs: vec![addr.into()],
+            addrs: Vec::new(),
             options: ServerOptions::default(),
             middleware: MiddlewareChain::default(),
             framer: RawFramer,
@@ -73,7 +78,7 @@ impl TcpServer {
 }
 
 impl<E, F> TcpServer<E, F> {
-    /// Listens on `addr`, too.
+    /// Listens on `addr`, too. `[::]` takes IPv4 connections as well, unless an IPv4 address with the same port is there.
     pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
         self.addrs.push(addr.into());
         self
@@ -107,7 +112,7 @@ impl<E, F> TcpServer<E, F> {
         TcpServer { addrs, options, middleware, framer, events: Chain(events, next) }
     }
 
-    event_setters!(TcpServer<[F]>, Session, on_data(Bytes), TcpHandler,
+    event_setters!(TcpServer<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought.
     );
 }
@@ -155,20 +160,20 @@ where
     E: Events<Session, Bytes>,
     F: MessageFramer + Clone + Sync,
 {
-    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot) {
         #[cfg(feature = "tls")]
         if shared.tls.is_some() {
             let (endpoint, shared) = (self.clone(), shared.clone());
             // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
             tokio::spawn(async move {
-                let secured = secure(stream, remote.into(), &shared, &*endpoint);
+                let secured = secure(stream, peer, &shared, &*endpoint);
                 if let Some((stream, peer)) = within_budget(&shared, secured).await {
                     endpoint.run(stream, peer, &shared, slot);
                 }
             });
             return;
         }
-        self.run(stream, remote.into(), shared, slot);
+        self.run(stream, peer, shared, slot);
     }
 
     async fn report(&self, error: &Error) {

@@ -1,13 +1,16 @@
 //! The WebSocket server.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use storm_core::events::{Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage};
+use storm_core::events::{
+    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
+};
 use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, IntoHandlerOutcome, Message, Peer, Role};
+use storm_core::{
+    DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Peer, Role,
+};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
@@ -63,10 +66,16 @@ impl Default for WsServer {
 }
 
 impl WsServer {
-    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    /// A server for `addr`: `host:port`, a socket address, the path of a unix socket, or a listener that is open already, of
+    /// the standard library or of tokio. Nothing is bound yet.
     pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self { addrs: vec![addr.into()], ..Self::unbound() }
+    }
+
+    /// A server that listens nowhere: it serves what [`ServerHandle::serve`] is given.
+    pub fn unbound() -> Self {
         Self {
-            addrs: vec![addr.into()],
+            addrs: Vec::new(),
             options: ServerOptions::default(),
             ws: WsOptions::default(),
             middleware: MiddlewareChain::default(),
@@ -78,7 +87,7 @@ impl WsServer {
 }
 
 impl<E> WsServer<E> {
-    /// Listens on `addr`, too.
+    /// Listens on `addr`, too. `[::]` takes IPv4 connections as well, unless an IPv4 address with the same port is there.
     pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
         self.addrs.push(addr.into());
         self
@@ -186,7 +195,7 @@ impl<E> WsServer<E> {
         WsServer { addrs, options, ws, middleware, origins, rules, events: Chain(events, next) }
     }
 
-    event_setters!(WsServer<[]>, WsSession, on_message(Message), WsHandler,
+    event_setters!(WsServer<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
         /// Runs for each message, text or binary.
     );
 }
@@ -239,17 +248,25 @@ struct WsEndpoint<E> {
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
-    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot) {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let upgraded = within_budget(&shared, endpoint.upgrade(stream, remote.into(), &shared)).await;
-            let Some(upgraded) = upgraded else { return };
-            let Upgraded { stream, peer, agreed, early } = upgraded;
-            let (protocol, driver) = endpoint.register(agreed, peer, &shared);
-            let connection = Connection::new(stream, protocol, driver, early);
-            tokio::spawn(slot.held_by(connection.run(endpoint.events.clone())));
+            let upgraded = within_budget(&shared, endpoint.upgrade(stream, peer, &shared)).await;
+            if let Some(upgraded) = upgraded {
+                endpoint.run(upgraded, &shared, slot);
+            }
         });
+    }
+
+    fn serve_upgraded(
+        &self,
+        (stream, peer, agreed): (Stream, Peer, Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot> {
+        self.run(Upgraded { stream, peer, agreed, early: BytesMut::new() }, shared, slot);
+        Ok(())
     }
 
     async fn report(&self, error: &Error) {
@@ -281,14 +298,12 @@ impl<E: Events<WsSession, Message>> WsEndpoint<E> {
         Ok(Upgraded { stream, peer, agreed, early })
     }
 
-    fn register(
-        &self,
-        agreed: Agreed,
-        peer: Peer,
-        shared: &Shared,
-    ) -> (WsProtocol, storm_core::driver::Driver) {
+    /// Runs the connection in a task of its own.
+    fn run(&self, upgraded: Upgraded, shared: &Shared, slot: Slot) {
+        let Upgraded { stream, peer, agreed, early } = upgraded;
         let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
         shared.admit(driver.session());
-        (protocol, driver)
+        let connection = Connection::new(stream, protocol, driver, early);
+        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
     }
 }

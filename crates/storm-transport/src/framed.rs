@@ -1,11 +1,11 @@
 //! TCP with a framer, as a protocol of the connection loop.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use storm_core::outbox::{Encode, SendQueue, SharedFrames};
-use storm_core::{BoxError, DisconnectReason, Message, SendError, Session};
+use storm_core::{BoxError, DisconnectReason, Message, MessageRef, SendError, Session};
 use storm_framing::{FramingError, MessageFramer, Wire};
 
-use crate::protocol::{End, MessageKind, Protocol};
+use crate::protocol::{End, Look, MessageKind, Protocol};
 
 /// The receive half: a framer that decodes.
 #[derive(Debug)]
@@ -58,6 +58,40 @@ impl<F: MessageFramer> Protocol for Framed<F> {
         checked(self.0.decode(wire), before, wire)
     }
 
+    #[inline(always)]
+    fn receive_each(
+        &mut self,
+        wire: &mut BytesMut,
+        session: &Session,
+        mut look: impl FnMut(MessageRef<'_>) -> Look,
+    ) -> Result<Option<Bytes>, End> {
+        let mut seen = Seen { wire, bytes: 0 };
+        loop {
+            let rest = &seen.wire[seen.bytes..];
+            let Some(located) = self.0.locate(rest) else { break };
+            let Some(payload) = rest.get(located.payload.clone()).filter(|_| located.len <= rest.len())
+            else {
+                return Err(no_progress());
+            };
+            if located.len == 0 {
+                return Err(no_progress());
+            }
+            seen.bytes += located.len;
+            match look(MessageRef::Binary(payload)) {
+                Look::Done => {}
+                Look::Stop => return Ok(None),
+                Look::Pass => {
+                    seen.bytes -= located.len;
+                    let mut message = seen.take().split_to(located.len);
+                    message.truncate(located.payload.end);
+                    message.advance(located.payload.start);
+                    return Ok(Some(message.freeze()));
+                }
+            }
+        }
+        self.receive(seen.take(), session)
+    }
+
     fn receive_eof(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, End> {
         if wire.is_empty() {
             return Ok(None);
@@ -68,6 +102,10 @@ impl<F: MessageFramer> Protocol for Framed<F> {
 
     fn wanted(&self, wire: &[u8]) -> Option<usize> {
         self.0.wanted(wire)
+    }
+
+    fn view(message: &Bytes) -> MessageRef<'_> {
+        MessageRef::Binary(message)
     }
 
     fn split(message: Bytes) -> (Bytes, MessageKind) {
@@ -90,6 +128,11 @@ pub struct FramedEncode<F>(pub F);
 impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
         self.0.encode(message.into_data(), &mut QueueWire(queue)).map_err(send_error)
+    }
+
+    #[inline]
+    fn encode_slice(&mut self, data: &[u8], _: bool, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.0.encode_slice(data, &mut QueueWire(queue)).map_err(send_error)
     }
 
     fn twin(&self) -> Option<Box<dyn Encode>> {
@@ -138,5 +181,31 @@ impl Wire for QueueWire<'_> {
     #[inline]
     fn put_bytes(&mut self, bytes: Bytes) {
         self.0.put_bytes(bytes);
+    }
+
+    #[inline(always)]
+    fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
+        self.0.put_framed(head, len, body);
+    }
+}
+
+/// A read buffer whose first `bytes` bytes have been seen to. They go when this does, so that they are gone, too, if
+/// whoever looks at a message panics.
+struct Seen<'a> {
+    wire: &'a mut BytesMut,
+    bytes: usize,
+}
+
+impl Seen<'_> {
+    /// The buffer, without what has been seen to.
+    fn take(&mut self) -> &mut BytesMut {
+        self.wire.advance(std::mem::take(&mut self.bytes));
+        self.wire
+    }
+}
+
+impl Drop for Seen<'_> {
+    fn drop(&mut self) {
+        self.take();
     }
 }

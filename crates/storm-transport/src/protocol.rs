@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use storm_core::{BoxError, DisconnectReason, Session};
+use storm_core::{BoxError, DisconnectReason, MessageRef, Session};
 
 /// The receive half of a protocol, without I/O or clock. (The send half is [`storm_core::outbox::Encode`].)
 ///
@@ -24,6 +24,22 @@ pub trait Protocol: Send + 'static {
     /// # Errors
     /// The peer said goodbye, or broke the protocol. Nothing is received afterwards.
     fn receive(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Self::Message>, End>;
+
+    /// As [`receive`](Self::receive), but shows messages to `look` where they lie in `wire`, if they lie there as they are,
+    /// and takes those it is done with at once.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    #[inline]
+    fn receive_each(
+        &mut self,
+        wire: &mut BytesMut,
+        session: &Session,
+        look: impl FnMut(MessageRef<'_>) -> Look,
+    ) -> Result<Option<Self::Message>, End> {
+        let _ = look;
+        self.receive(wire, session)
+    }
 
     /// As [`receive`](Self::receive), after the peer has ended its stream.
     ///
@@ -49,6 +65,9 @@ pub trait Protocol: Send + 'static {
         let _ = peer_has_ended;
         true
     }
+
+    /// A message of its own as one that lies somewhere.
+    fn view(message: &Self::Message) -> MessageRef<'_>;
 
     /// The payload, for the middlewares, and how to make a message of what they return.
     fn split(message: Self::Message) -> (Bytes, MessageKind);
@@ -90,6 +109,17 @@ pub trait Protocol: Send + 'static {
         let _ = (now, session, reading);
         Ok(())
     }
+}
+
+/// What whoever looked at a message in place makes of it; see [`Protocol::receive_each`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Done with it; go on.
+    Done,
+    /// Done with it, and with looking.
+    Stop,
+    /// Wants it as a message of its own, or has not been shown it: return it.
+    Pass,
 }
 
 /// Whether a message was text.

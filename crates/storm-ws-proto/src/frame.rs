@@ -147,6 +147,19 @@ impl FrameStart {
     }
 }
 
+/// The head of a whole message in one plain, unmasked frame, as a little-endian number, and its size in bytes: what
+/// [`FrameHead::write`] writes, in registers.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the cast is in the arm that bounds the length")]
+pub(crate) const fn plain_head(opcode: Opcode, len: u64) -> (u128, usize) {
+    let first = 0x80 | opcode as u128;
+    match len {
+        0..=125 => (first | (len as u128) << 8, 2),
+        126..=0xFFFF => (first | 126 << 8 | ((len as u16).swap_bytes() as u128) << 16, 4),
+        _ => (first | 127 << 8 | (len.swap_bytes() as u128) << 16, 10),
+    }
+}
+
 /// A whole frame head.
 ///
 /// ```
@@ -257,6 +270,19 @@ mod tests {
         let too_long = ProtocolError::ControlTooLong { opcode: 8, max: 125 };
         assert_eq!(FrameHead::parse(&[0x88, 126]), Err(too_long));
         assert_eq!(FrameHead::parse(&[0x88, 0x80 | 127]), Err(too_long));
+    }
+
+    #[test]
+    fn a_plain_head_in_registers_is_the_one_in_memory() {
+        for opcode in [Opcode::Text, Opcode::Binary] {
+            for len in [0, 1, 125, 126, 0xFFFF, 0x1_0000, u64::MAX >> 1] {
+                let mut expected = [0; MAX_HEAD];
+                let head = FrameHead { fin: true, rsv1: false, opcode, mask: None, len };
+                let size = head.write(&mut expected);
+                let (number, len) = plain_head(opcode, head.len);
+                assert_eq!(number.to_le_bytes()[..len], expected[..size], "{head:?}");
+            }
+        }
     }
 
     #[test]

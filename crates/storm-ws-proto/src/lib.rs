@@ -68,10 +68,10 @@ pub use frame::{FrameHead, Opcode};
 pub use heartbeat::{Heartbeat, HeartbeatAction, HeartbeatOptions};
 pub use limits::Limits;
 pub use mask::MaskSource;
-pub use message::{Message, MessageKind};
-pub use receiver::{Incoming, Receiver};
+pub use message::{Message, MessageKind, MessageRef};
+pub use receiver::{Incoming, Look, Receiver};
 pub use role::Role;
-pub use sender::{SendError, Sender};
+pub use sender::{SendError, Sender, put_plain};
 pub use shared::{SharedFrame, SharedKey};
 pub use wire::Wire;
 

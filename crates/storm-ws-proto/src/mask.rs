@@ -21,16 +21,16 @@ impl<F: FnMut() -> [u8; 4]> MaskSource for F {
 }
 
 /// Masks or unmasks a payload from its first byte on.
-#[inline]
+#[inline(always)]
 pub(crate) fn apply(key: [u8; 4], data: &mut [u8]) {
-    let [a, b, c, d] = key;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let narrow = u64::from(u32::from_ne_bytes(key));
+    let wide = narrow << 32 | narrow;
     // LLVM makes vector code of this loop: 35 to 48 GB/s with SSE2.
     let (chunks, rest) = data.as_chunks_mut::<8>();
     for chunk in chunks {
         *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip([a, b, c, d, a, b, c]) {
+    for (byte, key) in rest.iter_mut().zip(wide.to_ne_bytes()) {
         *byte ^= key;
     }
 }

@@ -91,6 +91,15 @@ impl Message {
     }
 }
 
+/// One whole message that lies in the read buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageRef<'a> {
+    /// Text, known to be valid UTF-8.
+    Text(&'a str),
+    /// Any bytes.
+    Binary(&'a [u8]),
+}
+
 impl From<ByteString> for Message {
     fn from(text: ByteString) -> Self {
         Self::Text(text)

@@ -14,7 +14,7 @@ use crate::close::{CloseCode, fit_reason};
 use crate::deflate::Deflater;
 #[cfg(not(feature = "deflate"))]
 use crate::deflate_off::Deflater;
-use crate::frame::{FrameHead, MAX_CONTROL, MAX_HEAD, Opcode};
+use crate::frame::{FrameHead, MAX_CONTROL, MAX_HEAD, Opcode, plain_head};
 use crate::mask::{self, MaskSource};
 use crate::message::MessageKind;
 use crate::role::Role;
@@ -391,6 +391,14 @@ impl OpenMessage {
         }
         Ok(())
     }
+}
+
+/// Writes a whole message as one frame, neither masked nor compressed: what a server without compression does, and needs no
+/// [`Sender`] for.
+#[inline(always)]
+pub fn put_plain<W: Wire + ?Sized>(kind: MessageKind, payload: &[u8], wire: &mut W) {
+    let (head, size) = plain_head(Opcode::from(kind), payload.len() as u64);
+    wire.put_framed(head, size, payload);
 }
 
 /// Writes a masked copy: in small steps over the stack, or in one piece that the wire may keep.

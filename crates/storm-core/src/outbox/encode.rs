@@ -16,6 +16,21 @@ pub trait Encode: Send + 'static {
     /// The protocol cannot carry the message; see [`SendError`].
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError>;
 
+    /// Like [`encode`](Self::encode), for a message that stays its owner's and is copied. A text is UTF-8.
+    ///
+    /// (Not a [`MessageRef`](crate::MessageRef), which travels through memory where these travel in registers.)
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_slice(&mut self, data: &[u8], is_text: bool, queue: &mut SendQueue) -> Result<(), SendError> {
+        let data = Bytes::copy_from_slice(data);
+        let message = match is_text {
+            true => Message::Text(ByteString::try_from(data).map_err(|_| SendError::InvalidUtf8)?),
+            false => Message::Binary(data),
+        };
+        self.encode(message, queue)
+    }
+
     /// Like [`encode`](Self::encode), for a message its sender does not want compressed.
     ///
     /// # Errors

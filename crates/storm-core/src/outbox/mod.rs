@@ -21,7 +21,7 @@ pub(crate) use waiters::Ticket;
 use waiters::Waiters;
 
 use crate::cork::Corked;
-use crate::{Message, SendError};
+use crate::{Message, MessageRef, SendError};
 
 /// Bytes a batch queues before it asks the outbox: the time others wait for their turn is bounded by it.
 const MOST_CORKED: usize = 256 * 1024;
@@ -42,6 +42,7 @@ pub enum SendOutcome {
 /// What is to be put into the outbox.
 pub(crate) enum Payload<'a> {
     Own(&'a mut Option<Message>),
+    Ref(MessageRef<'a>),
     Uncompressed(&'a mut Option<Message>),
     Part(&'a mut Option<Part>),
     Shared(&'a Message, &'a mut SharedFrames),
@@ -137,6 +138,12 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.queue.len() + behind + self.in_flight
     }
 
+    /// Whether a message that has not waited would be queued now.
+    pub(crate) fn may_admit(&self) -> bool {
+        let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
+        self.phase == Phase::Open && !self.in_parts && !self.backpressured && !waiting
+    }
+
     /// Queues `payload` if there is room; `ticket` is the caller's place if it has waited.
     pub(crate) fn admit(
         &mut self,
@@ -172,6 +179,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
                 let message = message.take().expect("a send queues its message once");
                 self.encoder.encode(message, queue)?;
             }
+            Payload::Ref(message) => self.encoder.encode_slice(message.data(), message.is_text(), queue)?,
             Payload::Uncompressed(message) => {
                 let message = message.take().expect("a send queues its message once");
                 self.encoder.encode_uncompressed(message, queue)?;

@@ -58,6 +58,24 @@ impl SendQueue {
         self.small.extend_from_slice(bytes);
     }
 
+    /// Appends the first `len` bytes of `head`, which is little-endian, and a copy of `body`: what
+    /// [`put_slice`](Self::put_slice) does with each of them, for the price of one.
+    ///
+    /// # Panics
+    /// `len` exceeds 16.
+    #[inline(always)]
+    pub fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
+        // All of the number is copied, straight from registers, and what is too much taken back: bytes collected in
+        // memory first would have to settle there before a wider read.
+        let head = head.to_le_bytes();
+        assert!(len <= head.len(), "a head of at most 16 bytes");
+        self.room_for(head.len() + body.len());
+        let before = self.small.len();
+        self.small.extend_from_slice(&head);
+        self.small.truncate(before + len);
+        self.small.extend_from_slice(body);
+    }
+
     /// Appends `bytes`, shared if that is cheaper than a copy.
     #[inline]
     pub fn put_bytes(&mut self, bytes: Bytes) {

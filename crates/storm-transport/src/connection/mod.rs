@@ -32,9 +32,12 @@ use storm_core::error::PanicMessage;
 use storm_core::isolation::catch_unwind_of;
 use storm_core::metrics::Ending;
 use storm_core::outbox::SendQueue;
-use storm_core::{BoxError, ConnectionState, DisconnectReason, Error, ErrorKind, Events, SendError, Session};
+use storm_core::{
+    BoxError, ConnectionState, DisconnectReason, Error, ErrorKind, Events, Handled, MessageRef, SendError,
+    Session,
+};
 
-use crate::protocol::{End, Parts, Protocol};
+use crate::protocol::{End, Look, Parts, Protocol};
 use crate::stream::Transport;
 use deadlines::Deadlines;
 use read::Fill;
@@ -198,7 +201,12 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     ) {
         let plain = self.session().server().middleware().is_none();
         while self.session().state() == ConnectionState::Connected {
-            let received = match self.next_message(ended) {
+            let mut shown = false;
+            let next = match plain && E::IN_PLACE {
+                true => self.show_messages(events, seen, ended, &mut shown),
+                false => self.next_message(ended),
+            };
+            let received = match next {
                 Ok(Some(received)) => received,
                 Ok(None) => break,
                 Err(end) => {
@@ -218,6 +226,9 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     }
                 }
             };
+            if E::IN_PLACE && !shown && self.show(events, seen, &message) == Handled::Done {
+                continue;
+            }
             if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
                 Box::pin(self.report_all(events, seen, failures.into_errors())).await;
             }
@@ -227,6 +238,54 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             self.deadlines.touch();
         }
         self.count_received();
+    }
+
+    /// Shows messages to the handlers in place, until one is `shown` and wanted as a message of its own, or cannot be
+    /// shown where it is.
+    #[inline(always)]
+    fn show_messages<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        ended: bool,
+        shown: &mut bool,
+    ) -> Result<Option<P::Message>, End> {
+        if !self.ahead.is_empty() || self.end.is_some() {
+            return self.next_message(ended);
+        }
+        self.driver.begin_batch();
+        let session = self.driver.session();
+        let mut done = 0;
+        let look = |message: MessageRef<'_>| match events.message_ref(seen, message) {
+            Handled::Pass => {
+                *shown = true;
+                Look::Pass
+            }
+            Handled::Done => {
+                done += 1;
+                if session.state() == ConnectionState::Connected { Look::Done } else { Look::Stop }
+            }
+        };
+        let message = self.protocol.receive_each(&mut self.inbox, session, look);
+        self.received.1 += done;
+        match message? {
+            None if ended => self.next_message(ended),
+            message => {
+                self.received.1 += u64::from(message.is_some());
+                Ok(message)
+            }
+        }
+    }
+
+    /// Shows the handlers a message that is its own already.
+    fn show<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        message: &P::Message,
+    ) -> Handled {
+        self.driver.begin_batch();
+        events.message_ref(seen, P::view(message))
     }
 
     #[inline(always)]

@@ -16,11 +16,11 @@ use crate::stream::Transport;
 /// Room for one read. A kernel receive buffer of the default size fits in.
 const CHUNK: usize = 64 * 1024;
 /// Room for one read of a connection whose last one filled what it was given.
-const LARGE_CHUNK: usize = 256 * 1024;
+const LARGE_CHUNK: usize = 512 * 1024;
 /// Less room than this and the buffer is changed before the next read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// Bytes one turn reads before the connection lets others run.
-const TURN: usize = 256 * 1024;
+const TURN: usize = 512 * 1024;
 
 /// What the wait for bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue, SharedFrames};
 use storm_core::{Message, SendError};
-use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire};
+use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire, put_plain};
 
 /// Encodes messages as frames.
 #[derive(Debug)]
@@ -47,13 +47,19 @@ impl Encode for WsEncode {
         self.put(message, true, queue)
     }
 
+    #[inline]
+    fn encode_slice(&mut self, data: &[u8], is_text: bool, queue: &mut SendQueue) -> Result<(), SendError> {
+        self.sender.message_slice(kind(is_text), data, true, &mut QueueWire(queue)).map_err(send_error)
+    }
+
     fn encode_uncompressed(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
         self.put(message, false, queue)
     }
 
     fn encode_part(&mut self, part: Part, queue: &mut SendQueue) -> Result<(), SendError> {
-        let kind = if part.is_text { MessageKind::Text } else { MessageKind::Binary };
-        self.sender.fragment(kind, &part.data, part.last, true, &mut QueueWire(queue)).map_err(send_error)
+        self.sender
+            .fragment(kind(part.is_text), &part.data, part.last, true, &mut QueueWire(queue))
+            .map_err(send_error)
     }
 
     fn encode_shared(
@@ -68,8 +74,7 @@ impl Encode for WsEncode {
         }
         let key = self.sender.shared_key();
         let frame = frames.get_or_make(key.to_u64(), || {
-            let kind = if message.is_text() { MessageKind::Text } else { MessageKind::Binary };
-            Ok(SharedFrame::encode(kind, message.data(), key))
+            Ok(SharedFrame::encode(kind(message.is_text()), message.data(), key))
         })?;
         self.sender.put_shared(frame, &mut QueueWire(queue)).map_err(send_error)
     }
@@ -119,8 +124,22 @@ struct PlainServer;
 impl Encode for PlainServer {
     #[inline]
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        if message.len() < SHARE_FROM {
+            return self.encode_slice(message.data(), message.is_text(), queue);
+        }
         put_message(&mut Sender::server(), message, false, queue)
     }
+
+    #[inline]
+    fn encode_slice(&mut self, data: &[u8], is_text: bool, queue: &mut SendQueue) -> Result<(), SendError> {
+        put_plain(kind(is_text), data, &mut QueueWire(queue));
+        Ok(())
+    }
+}
+
+#[inline]
+const fn kind(is_text: bool) -> MessageKind {
+    if is_text { MessageKind::Text } else { MessageKind::Binary }
 }
 
 #[inline]
@@ -159,6 +178,11 @@ impl Wire for QueueWire<'_> {
     #[inline]
     fn put_bytes(&mut self, bytes: Bytes) {
         self.0.put_bytes(bytes);
+    }
+
+    #[inline(always)]
+    fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
+        self.0.put_framed(head, len, body);
     }
 
     fn share_threshold(&self) -> usize {

@@ -3,7 +3,7 @@
 use std::future::{Future, ready};
 
 use storm_core::events::{Adapter, Events, Failures, HandlerOutcome};
-use storm_core::{BoxError, DisconnectReason, Error, Message};
+use storm_core::{BoxError, DisconnectReason, Error, Handled, Message, MessageRef};
 
 use super::WsSession;
 
@@ -28,6 +28,37 @@ pub trait WsHandler: Send + Sync + 'static {
     fn on_connected(&self, session: &WsSession) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = session;
         ready(Ok(()))
+    }
+
+    /// A first look at each message, where it lies in the read buffer: no reference is counted and nothing copied. What
+    /// it is not done with goes to [`on_message`](Self::on_message). It must not block; see
+    /// [`Session::try_send_ref`](storm_core::Session::try_send_ref) for how to answer.
+    ///
+    /// ```
+    /// use storm_core::{BoxError, Handled, Message, MessageRef};
+    /// use storm_transport::ws::{WsHandler, WsSession};
+    ///
+    /// struct Echo;
+    ///
+    /// impl WsHandler for Echo {
+    ///     fn on_message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
+    ///         match session.try_send_ref(message) {
+    ///             Ok(_) => Handled::Done,
+    ///             // No room: `on_message` waits for it.
+    ///             Err(_) => Handled::Pass,
+    ///         }
+    ///     }
+    ///
+    ///     async fn on_message(&self, session: &WsSession, message: Message) -> Result<(), BoxError> {
+    ///         session.send(message).await?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    #[inline]
+    fn on_message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
+        let _ = (session, message);
+        Handled::Pass
     }
 
     /// A message arrived.
@@ -58,6 +89,13 @@ pub trait WsHandler: Send + Sync + 'static {
 }
 
 impl<H: WsHandler> Events<WsSession, Message> for Adapter<H> {
+    const IN_PLACE: bool = true;
+
+    #[inline(always)]
+    fn message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
+        self.0.on_message_ref(session, message)
+    }
+
     async fn connected(&self, session: &WsSession) -> HandlerOutcome {
         self.0.on_connected(session).await.map_err(Failures::from)
     }

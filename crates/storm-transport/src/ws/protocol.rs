@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, make_rng};
 use storm_core::driver::Driver;
 use storm_core::outbox::Control;
-use storm_core::{BoxError, DisconnectReason, Hub, Message, Peer, Role, Session};
+use storm_core::{BoxError, DisconnectReason, Hub, Message, MessageRef, Peer, Role, Session};
+use storm_ws_proto::handshake::{Accepted, Upgrade};
 use storm_ws_proto::{
     CloseCode, CloseFrame, Heartbeat, HeartbeatAction, Incoming, ProtocolError, Receiver, Sender,
 };
@@ -17,7 +18,7 @@ use storm_ws_proto::{
 use super::encode::WsEncode;
 use super::options::WsOptions;
 use super::session::{Details, WsSession};
-use crate::protocol::{End, MessageKind, Protocol};
+use crate::protocol::{End, Look, MessageKind, Protocol};
 
 /// RFC 6455 §7.4.1: stands for a close frame without a code.
 const NO_STATUS: u16 = 1005;
@@ -44,6 +45,21 @@ pub struct Agreed {
     /// The compression.
     #[cfg(feature = "deflate")]
     pub deflate: Option<storm_ws_proto::DeflateParams>,
+}
+
+impl Agreed {
+    /// What a server has agreed to.
+    pub fn new(upgrade: &Upgrade, accepted: &Accepted) -> Self {
+        Self {
+            protocol: accepted.protocol.clone(),
+            target: match upgrade.query() {
+                Some(query) => format!("{}?{query}", upgrade.path()),
+                None => upgrade.path().to_owned(),
+            },
+            #[cfg(feature = "deflate")]
+            deflate: accepted.deflate,
+        }
+    }
 }
 
 impl WsProtocol {
@@ -83,6 +99,38 @@ impl WsProtocol {
         (protocol, driver)
     }
 
+    /// What is no message is answered here; a close frame is the end.
+    #[inline(never)]
+    fn control(&mut self, incoming: Incoming, session: &Session) -> Result<(), End> {
+        match incoming {
+            Incoming::Message(_) => {}
+            Incoming::Ping(payload) => {
+                if self.auto_pong {
+                    // Refused only when the session is closing, and no pong is owed.
+                    let _ = session.control(Control::Pong(payload));
+                }
+            }
+            Incoming::Pong(payload) => {
+                let now = now();
+                let before = self.heartbeat.round_trip();
+                self.heartbeat.pong_received(now, &payload);
+                let details = details(session);
+                match self.heartbeat.round_trip() {
+                    Some(round_trip) if before != Some(round_trip) => details.measured(round_trip),
+                    _ => details.pong(&payload, now),
+                }
+            }
+            Incoming::Close(frame) => return Err(self.peer_closes(frame, session)),
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn violated(&mut self, error: ProtocolError) -> End {
+        self.peer_is_done = true;
+        violation(error)
+    }
+
     fn peer_closes(&mut self, frame: Option<CloseFrame>, session: &Session) -> End {
         self.peer_is_done = true;
         let reason = match &frame {
@@ -108,34 +156,42 @@ impl Protocol for WsProtocol {
     fn receive(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Message>, End> {
         loop {
             match self.receiver.receive(wire) {
-                Ok(Some(Incoming::Message(message))) => {
-                    return Ok(Some(match message {
-                        storm_ws_proto::Message::Text(text) => Message::Text(text),
-                        storm_ws_proto::Message::Binary(data) => Message::Binary(data),
-                    }));
-                }
+                Ok(Some(Incoming::Message(message))) => return Ok(Some(own(message))),
                 Ok(None) => return Ok(None),
-                Ok(Some(Incoming::Ping(payload))) => {
-                    if self.auto_pong {
-                        // Refused only when the session is closing, and no pong is owed.
-                        let _ = session.control(Control::Pong(payload));
+                Ok(Some(other)) => self.control(other, session)?,
+                Err(error) => return Err(self.violated(error)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn receive_each(
+        &mut self,
+        wire: &mut BytesMut,
+        session: &Session,
+        mut look: impl FnMut(MessageRef<'_>) -> Look,
+    ) -> Result<Option<Message>, End> {
+        loop {
+            let received = self.receiver.receive_each(
+                wire,
+                #[inline(always)]
+                |message| {
+                    let look = look(match message {
+                        storm_ws_proto::MessageRef::Text(text) => MessageRef::Text(text),
+                        storm_ws_proto::MessageRef::Binary(data) => MessageRef::Binary(data),
+                    });
+                    match look {
+                        Look::Done => storm_ws_proto::Look::Done,
+                        Look::Stop => storm_ws_proto::Look::Stop,
+                        Look::Pass => storm_ws_proto::Look::Pass,
                     }
-                }
-                Ok(Some(Incoming::Pong(payload))) => {
-                    let now = now();
-                    let before = self.heartbeat.round_trip();
-                    self.heartbeat.pong_received(now, &payload);
-                    let details = details(session);
-                    match self.heartbeat.round_trip() {
-                        Some(round_trip) if before != Some(round_trip) => details.measured(round_trip),
-                        _ => details.pong(&payload, now),
-                    }
-                }
-                Ok(Some(Incoming::Close(frame))) => return Err(self.peer_closes(frame, session)),
-                Err(error) => {
-                    self.peer_is_done = true;
-                    return Err(violation(error));
-                }
+                },
+            );
+            match received {
+                Ok(Some(Incoming::Message(message))) => return Ok(Some(own(message))),
+                Ok(None) => return Ok(None),
+                Ok(Some(other)) => self.control(other, session)?,
+                Err(error) => return Err(self.violated(error)),
             }
         }
     }
@@ -157,6 +213,10 @@ impl Protocol for WsProtocol {
     fn may_shut_down(&self, peer_has_ended: bool) -> bool {
         // RFC 6455 §7.1.1: once both close frames are there the server closes the TCP connection first.
         peer_has_ended || (self.peer_is_done && self.role == Role::Server)
+    }
+
+    fn view(message: &Message) -> MessageRef<'_> {
+        message.into()
     }
 
     fn split(message: Message) -> (Bytes, MessageKind) {
@@ -208,6 +268,14 @@ impl Protocol for WsProtocol {
             HeartbeatAction::Dead => return Err(DisconnectReason::HeartbeatTimeout),
         }
         Ok(())
+    }
+}
+
+#[inline]
+fn own(message: storm_ws_proto::Message) -> Message {
+    match message {
+        storm_ws_proto::Message::Text(text) => Message::Text(text),
+        storm_ws_proto::Message::Binary(data) => Message::Binary(data),
     }
 }
 

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use storm_ws_proto::bytes::{Bytes, BytesMut};
-use storm_ws_proto::{CloseCode, CloseFrame, Incoming, Limits, Message, ProtocolError, Receiver, Role};
+use storm_ws_proto::{
+    CloseCode, CloseFrame, Incoming, Limits, Look, Message, MessageRef, ProtocolError, Receiver, Role,
+};
 
 /// What came out, and the error that ended it.
 pub(crate) type Transcript = (Vec<Incoming>, Option<ProtocolError>);
@@ -86,15 +88,58 @@ pub(crate) fn feed<'a>(receiver: &mut Receiver, pieces: impl IntoIterator<Item =
     (events, None)
 }
 
+/// As [`feed`], looking at messages in place, with one of `looks` after the other.
+pub(crate) fn feed_in_place<'a>(
+    receiver: &mut Receiver,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    looks: &[Look],
+) -> Transcript {
+    let (mut wire, mut events) = (BytesMut::new(), Vec::new());
+    let mut looks = looks.iter().cycle();
+    for piece in pieces {
+        wire.extend_from_slice(piece);
+        loop {
+            let (mut seen, mut last) = (Vec::new(), Look::Pass);
+            let received = receiver.receive_each(&mut wire, |message| {
+                last = *looks.next().expect("it cycles");
+                if last != Look::Pass {
+                    seen.push(match message {
+                        MessageRef::Text(shown) => text(shown),
+                        MessageRef::Binary(data) => binary(data),
+                    });
+                }
+                last
+            });
+            events.append(&mut seen);
+            match received {
+                Ok(Some(incoming)) => events.push(incoming),
+                Ok(None) if last == Look::Stop => {}
+                Ok(None) => break,
+                Err(error) => return (events, Some(error)),
+            }
+        }
+    }
+    (events, None)
+}
+
 /// Feeds `wire` whole, one byte at a time and split in two at every offset (a sample of them for long
 /// input); all must come to the same.
 pub(crate) fn every_way(new: impl Fn() -> Receiver, wire: &[u8]) -> Transcript {
     let whole = feed(&mut new(), [wire]);
     assert_eq!(feed(&mut new(), wire.chunks(1)), whole, "one byte at a time");
+    for looks in [&[Look::Done][..], &[Look::Pass], &[Look::Stop], &[Look::Done, Look::Pass, Look::Stop]] {
+        assert_eq!(feed_in_place(&mut new(), [wire], looks), whole, "in place: {looks:?}");
+    }
+    assert_eq!(
+        feed_in_place(&mut new(), wire.chunks(1), &[Look::Done]),
+        whole,
+        "in place, one byte at a time"
+    );
     let step = 1 + wire.len() / 500;
     for at in (0..=wire.len()).step_by(step) {
         let (left, right) = wire.split_at(at);
         assert_eq!(feed(&mut new(), [left, right]), whole, "split at {at}");
+        assert_eq!(feed_in_place(&mut new(), [left, right], &[Look::Done]), whole, "in place, split at {at}");
     }
     whole
 }
