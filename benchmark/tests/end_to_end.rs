@@ -245,3 +245,22 @@ fn compressed_messages_come_back_compressed() {
     let plain = Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &[]);
     failure(&load(WS_CLIENT, &plain.1, &["--deflate", "-c", "1"]), "agreed on the extensions ``");
 }
+
+/// The soak programs hold with few connections, too; how fast is not the question here.
+#[test]
+fn soak_programs_hold() {
+    for arguments in [
+        "broadcast --readers 45 --stalled 5 --ticks 5 --most 1000",
+        "broadcast --readers 45 --stalled 5 --ticks 5 --most 1000 --policy wait",
+        "drain --sessions 40 --messages 16 --idle 300",
+        "churn --cycles 600 --at-once 8 --most 65536",
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_soak"))
+            .args(arguments.split(' '))
+            .output()
+            .expect("it runs");
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments}: {said}");
+    }
+}

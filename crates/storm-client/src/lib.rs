@@ -11,6 +11,8 @@
 mod events;
 mod handle;
 mod options;
+mod queue;
+mod reconnect;
 #[cfg(feature = "tls")]
 mod secure;
 mod supervise;
@@ -20,7 +22,8 @@ mod way;
 mod ws;
 
 pub use handle::ClientHandle;
-pub use options::{ClientOptions, ConnectError, ReconnectOptions};
+pub use options::{ClientOptions, ConnectError};
+pub use reconnect::{Backoff, ReconnectOptions};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{ClientRequest, RequestError, ResponseError};
 pub use tcp::TcpClient;

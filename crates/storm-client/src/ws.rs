@@ -10,6 +10,7 @@ use storm_core::events::{
 };
 use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{
     ConfigError, DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Message, MessageRef,
     Role, Session,
@@ -23,13 +24,13 @@ use storm_transport::{ConnectAddr, Connection, Stream};
 use storm_ws_proto::handshake::{ClientRequest, RequestError};
 use storm_ws_proto::http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
 
 use crate::events::event_setters;
 use crate::options::option_setters;
+use crate::queue::Greeted;
 #[cfg(feature = "tls")]
 use crate::secure::{connector, secure};
-use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
+use crate::supervise::{Endpoint, Hooks, Shared, launch};
 use crate::way::{Given, Way};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
@@ -70,7 +71,7 @@ pub struct WsClient<E = NoEvents> {
     options: ClientOptions,
     ws: WsOptions,
     middleware: MiddlewareChain,
-    on_reconnecting: Vec<OnReconnecting>,
+    hooks: Hooks,
     before_connect: Option<BeforeConnect>,
     events: E,
 }
@@ -93,7 +94,7 @@ impl WsClient {
             options: ClientOptions::default(),
             ws: WsOptions::default(),
             middleware: MiddlewareChain::default(),
-            on_reconnecting: Vec::new(),
+            hooks: Hooks::default(),
             before_connect: None,
             events: NoEvents,
         }
@@ -186,7 +187,7 @@ impl<E> WsClient<E> {
             options: self.options,
             ws: self.ws,
             middleware: self.middleware,
-            on_reconnecting: self.on_reconnecting,
+            hooks: self.hooks,
             before_connect: self.before_connect,
             events: Chain(self.events, next),
         }
@@ -196,14 +197,21 @@ impl<E> WsClient<E> {
         /// Runs for each message, text or binary.
     );
 
-    /// Runs before each attempt to replace a lost connection, after the delay, with the number of the attempt (from 1)
-    /// and the delay that has passed.
+    /// Decides which errors of an attempt are worth another one; default [`ConnectError::is_retryable`]. An error that is not
+    /// ends the client, and reaches `on_error`.
+    pub fn retry_if(mut self, is_worth_it: impl Fn(&ConnectError) -> bool + Send + Sync + 'static) -> Self {
+        self.hooks.retry_if = Some(Box::new(is_worth_it));
+        self
+    }
+
+    /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
+    /// after each loss) and the delay.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
     where
         H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self.hooks.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
         self
     }
 
@@ -244,7 +252,8 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
     /// Dropping the future gives up the attempt.
     ///
     /// # Errors
-    /// The options do not go together, or the first attempt failed; it is not repeated. A server that refuses is
+    /// The options do not go together, or the first attempts failed: one, unless
+    /// [`max_first_attempts`](crate::ReconnectOptions::max_first_attempts) allows more. A server that refuses is
     /// [`ConnectError::Refused`], with its status, headers and body.
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
         self.connect_with(None).await
@@ -280,7 +289,7 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
         #[cfg(not(feature = "tls"))]
         let _ = secure_host;
         let hub = Hub::new(self.options.session.clone(), self.middleware)?;
-        let shared = Arc::new(Shared::new(hub, self.options, self.on_reconnecting));
+        let shared = Arc::new(Shared::new(hub, self.options, self.hooks));
         let endpoint = WsEndpoint {
             way: Way::new(addr, given),
             #[cfg(feature = "tls")]
@@ -288,16 +297,9 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
             request,
             ws: self.ws,
             before_connect: self.before_connect,
-            events: self.events,
+            events: Chain(self.events, Greeted(shared.queue.clone())),
         };
-        let ready = open(&endpoint, &shared, 0).await?;
-        let (running, ended) = watch::channel(());
-        let handle = ClientHandle::new(shared.clone(), ended);
-        tokio::spawn(async move {
-            supervise(endpoint, ready, shared).await;
-            drop(running);
-        });
-        Ok(handle)
+        launch(endpoint, shared).await
     }
 }
 
@@ -318,7 +320,7 @@ struct WsEndpoint<E> {
     request: ClientRequest,
     ws: WsOptions,
     before_connect: Option<BeforeConnect>,
-    events: E,
+    events: Chain<E, Greeted>,
 }
 
 impl<E> WsEndpoint<E> {
@@ -373,7 +375,8 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     }
 
     async fn run(&self, ready: Self::Ready) -> DisconnectReason {
-        ready.run(&self.events).await
+        let session = ready.session().clone();
+        traced(&session, "ws", ready.run(&self.events)).await
     }
 
     async fn report(&self, error: &Error) {

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use storm_core::isolation::catch_unwind_of;
+use storm_core::metrics::Limit;
 use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Peer, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
+use crate::per_ip::PerIp;
+use crate::proxied::Proxies;
 use crate::slots::{Slot, Slots};
 
 /// Waits between failed accepts, doubling from the first to the longest.
@@ -19,8 +22,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What a server does with its connections.
 pub(crate) trait Endpoint: Send + Sync + 'static {
-    /// Serves one connection to its end, in a task of its own that holds `slot`.
-    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot);
+    /// Serves one connection to its end, in a task of its own that holds `slot`, and tells that when a handshake is over.
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
 
     /// Serves a connection that was upgraded elsewhere; gives the slot back if the server speaks no WebSocket.
     #[cfg(feature = "ws")]
@@ -40,7 +43,7 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 
 /// An [`Endpoint`] of whatever type, for streams that come from elsewhere.
 pub(crate) trait Serve: Send + Sync {
-    fn serve(&self, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot);
+    fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
 
     #[cfg(feature = "ws")]
     fn serve_upgraded(
@@ -55,8 +58,8 @@ pub(crate) trait Serve: Send + Sync {
 pub(crate) struct Served<E>(pub(crate) Arc<E>);
 
 impl<E: Endpoint> Serve for Served<E> {
-    fn serve(&self, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot) {
-        self.0.serve(stream, peer, shared, slot);
+    fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+        self.0.serve(stream, remote, shared, slot);
     }
 
     #[cfg(feature = "ws")]
@@ -74,11 +77,9 @@ impl<E: Endpoint> Serve for Served<E> {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
-    #[cfg_attr(
-        not(any(feature = "ws", feature = "tls")),
-        expect(dead_code, reason = "plain TCP has no handshake")
-    )]
+    pub(crate) per_ip: Option<Arc<PerIp>>,
     pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) proxies: Proxies,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
     /// Serves what comes from elsewhere; `None` once the server stops, since what its handlers hold may lead back here.
@@ -103,6 +104,15 @@ impl Shared {
         *self.phase.borrow() >= Phase::Stopping
     }
 
+    /// Whether anything comes before the bytes of a plain TCP connection from there.
+    pub(crate) fn has_handshake(&self, remote: Option<SocketAddr>) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return true;
+        }
+        self.proxies.contains(remote)
+    }
+
     pub(crate) fn enter(&self, phase: Phase) {
         let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Handlers go with it: not under the lock.
@@ -118,6 +128,35 @@ impl Shared {
     pub(crate) async fn reached(&self, phase: Phase) {
         // The sender is ours, so waiting cannot fail.
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+    }
+
+    /// A slot for a connection from `remote`, unless a limit is reached.
+    pub(crate) fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, Limit> {
+        let mut slot = self.slots.take().ok_or(Limit::Connections)?;
+        Ok(match (&self.per_ip, remote) {
+            // Whose connection a proxy passes on is known later.
+            (Some(per_ip), Some(addr)) if !self.proxies.contains(remote) => {
+                slot.set_ip(per_ip.take(addr.ip())?);
+                slot
+            }
+            _ => slot,
+        })
+    }
+
+    /// The handshake of `client`'s connection is over. `false` if there is one connection too many of an address that was
+    /// not known before.
+    pub(crate) fn established(&self, slot: &mut Slot, client: Option<SocketAddr>) -> bool {
+        if let (Some(per_ip), Some(addr), false) = (&self.per_ip, client, slot.has_ip()) {
+            match per_ip.take(addr.ip()) {
+                Ok(of_ip) => slot.set_ip(of_ip),
+                Err(limit) => {
+                    self.hub.count_refusal(limit, client);
+                    return false;
+                }
+            }
+        }
+        slot.established();
+        true
     }
 
     /// For a session that is registered now: ends it if the shutdown may have looked at the sessions before.
@@ -178,8 +217,9 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
             Ok((stream, remote)) => {
                 wait = FIRST_WAIT;
                 // Without a slot the socket is closed here, before anything is read from it.
-                if let Some(slot) = shared.slots.take() {
-                    endpoint.serve(stream, remote.into(), &shared, slot);
+                match shared.slot(remote) {
+                    Ok(slot) => endpoint.serve(stream, remote, &shared, slot),
+                    Err(limit) => shared.hub.count_refusal(limit, remote),
                 }
             }
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
@@ -253,7 +293,7 @@ mod tests {
     struct Reports(AtomicUsize);
 
     impl Endpoint for Reports {
-        fn serve(self: &Arc<Self>, _: Stream, _: Peer, _: &Arc<Shared>, _: Slot) {}
+        fn serve(self: &Arc<Self>, _: Stream, _: Option<SocketAddr>, _: &Arc<Shared>, _: Slot) {}
 
         async fn report(&self, error: &Error) {
             assert_eq!(error.kind(), ErrorKind::Accept);
@@ -272,7 +312,9 @@ mod tests {
         let shared = Arc::new(Shared {
             hub: hub.clone(),
             slots: Slots::new(None),
+            per_ip: None,
             handshake_timeout: None,
+            proxies: Proxies::default(),
             #[cfg(feature = "tls")]
             tls: None,
             endpoint: Mutex::new(None),

@@ -19,7 +19,7 @@ use storm_transport::ws::Agreed;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::accept::{Phase, Serve, Shared, say_goodbye};
-use crate::slots::Slots;
+use crate::slots::{Slot, Slots};
 
 /// A running server. Cloning is cheap; dropping every handle leaves the server running.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub enum ServeError {
     /// It is stopping, or has stopped.
     #[error("the server is stopping")]
     Stopping,
-    /// It has as many connections as it takes.
+    /// It has as many connections as it takes, of this address or at all.
     #[error("the server has as many connections as it takes")]
     Full,
     /// An upgraded connection, and the server speaks no WebSocket.
@@ -143,21 +143,21 @@ impl ServerHandle {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stream = Stream::of(stream);
-        let peer = Peer::from(stream.peer_addr());
-        self.serve_peer(stream, peer)
+        let remote = stream.peer_addr();
+        self.serve_from(stream, remote)
     }
 
-    /// [`serve`](Self::serve), for a peer that is known by other means: its address before a proxy, say.
+    /// [`serve`](Self::serve), for a peer whose address is known by other means.
     ///
     /// # Errors
     /// As [`serve`](Self::serve).
-    pub fn serve_peer<S>(&self, stream: S, peer: impl Into<Peer>) -> Result<(), ServeError>
+    pub fn serve_from<S>(&self, stream: S, remote: Option<SocketAddr>) -> Result<(), ServeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let endpoint = self.endpoint()?;
-        let slot = self.shared.slots.take().ok_or(ServeError::Full)?;
-        endpoint.serve(Stream::of(stream), peer.into(), &self.shared, slot);
+        let slot = self.slot(remote)?;
+        endpoint.serve(Stream::of(stream), remote, &self.shared, slot);
         Ok(())
     }
 
@@ -180,9 +180,17 @@ impl ServerHandle {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let endpoint = self.endpoint()?;
-        let slot = self.shared.slots.take().ok_or(ServeError::Full)?;
-        let upgraded = (Stream::of(stream), peer.into(), agreed);
+        let peer = peer.into();
+        let slot = self.slot(peer.addr)?;
+        let upgraded = (Stream::of(stream), peer, agreed);
         endpoint.serve_upgraded(upgraded, &self.shared, slot).map_err(|_| ServeError::NotWebSocket)
+    }
+
+    fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, ServeError> {
+        self.shared.slot(remote).map_err(|limit| {
+            self.shared.hub.count_refusal(limit, remote);
+            ServeError::Full
+        })
     }
 
     fn endpoint(&self) -> Result<Arc<dyn Serve>, ServeError> {
@@ -246,6 +254,7 @@ impl ServerHandle {
         // Before anyone closes: a close keeps the deadline it began with.
         self.shared.hub.extend_closes(deadline);
         self.shared.enter(Phase::Stopping);
+        tracing::info!(target: "stormsocket::server", sessions = self.sessions().len(), ?deadline, "stopping");
         for session in self.sessions().iter() {
             say_goodbye(&session);
         }
@@ -260,13 +269,15 @@ impl ServerHandle {
             let _ = tokio::time::timeout(grace, self.stopped()).await;
         }
         let after = self.ends();
-        ShutdownReport {
+        let report = ShutdownReport {
             closed: after.closed - before.closed,
             aborted: after.aborted - before.aborted,
             lost: after.lost - before.lost,
             refused: after.refused - before.refused,
             unfinished: self.shared.slots.used() + self.listening.used(),
-        }
+        };
+        tracing::info!(target: "stormsocket::server", ?report, "stopped");
+        report
     }
 
     /// What has ended so far.

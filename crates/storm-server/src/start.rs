@@ -8,6 +8,8 @@ use storm_transport::{BindAddr, Families, Listener};
 use tokio::sync::watch;
 
 use crate::accept::{Endpoint, Phase, Served, Shared, accept_loop};
+use crate::per_ip::PerIp;
+use crate::proxied::Proxies;
 use crate::slots::Slots;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -19,6 +21,7 @@ pub(crate) async fn start<E: Endpoint>(
     endpoint: E,
 ) -> Result<ServerHandle, StartError> {
     options.validate()?;
+    let proxies = Proxies::parse(&options.proxy_protocol_from)?;
     #[cfg(feature = "tls")]
     let tls = match &options.tls {
         Some(tls) => Some(crate::secure::acceptor(tls.clone()).await?),
@@ -48,7 +51,9 @@ pub(crate) async fn start<E: Endpoint>(
     let shared = Arc::new(Shared {
         hub: Hub::new(options.session.clone(), middleware)?,
         slots: Slots::new(options.max_connections),
+        per_ip: PerIp::new(options),
         handshake_timeout: options.handshake_timeout,
+        proxies,
         #[cfg(feature = "tls")]
         tls,
         endpoint: Mutex::new(Some(Arc::new(Served(endpoint.clone())))),
@@ -56,6 +61,9 @@ pub(crate) async fn start<E: Endpoint>(
     });
     let listening = Slots::new(None);
     for listener in listeners {
+        // A unix socket has no address of that kind.
+        let addr = listener.local_addr().map(tracing::field::display);
+        tracing::info!(target: "stormsocket::server", addr, "listening");
         let slot = listening.take().expect("these slots have no limit");
         tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), slot));
     }

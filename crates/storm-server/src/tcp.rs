@@ -1,5 +1,6 @@
 //! The TCP server.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -8,17 +9,15 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::accept::{Endpoint, Shared};
-#[cfg(feature = "tls")]
-use crate::budget::within_budget;
+use crate::budget::{prepare, within_budget};
 use crate::events::event_setters;
 use crate::options::option_setters;
-#[cfg(feature = "tls")]
-use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -160,20 +159,19 @@ where
     E: Events<Session, Bytes>,
     F: MessageFramer + Clone + Sync,
 {
-    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot) {
-        #[cfg(feature = "tls")]
-        if shared.tls.is_some() {
-            let (endpoint, shared) = (self.clone(), shared.clone());
-            // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
-            tokio::spawn(async move {
-                let secured = secure(stream, peer, &shared, &*endpoint);
-                if let Some((stream, peer)) = within_budget(&shared, secured).await {
-                    endpoint.run(stream, peer, &shared, slot);
-                }
-            });
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+        if !shared.has_handshake(remote) {
+            self.run(stream, remote.into(), shared, slot);
             return;
         }
-        self.run(stream, peer, shared, slot);
+        let (endpoint, shared) = (self.clone(), shared.clone());
+        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
+        tokio::spawn(async move {
+            let prepared = prepare(stream, remote, &shared, &*endpoint);
+            if let Some((stream, peer)) = within_budget(&shared, remote, prepared).await {
+                endpoint.run(stream, peer, &shared, slot);
+            }
+        });
     }
 
     async fn report(&self, error: &Error) {
@@ -187,10 +185,15 @@ where
     F: MessageFramer + Clone + Sync,
 {
     /// Runs the connection in a task of its own.
-    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, slot: Slot) {
+    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, mut slot: Slot) {
+        if !shared.established(&mut slot, peer.addr) {
+            return;
+        }
         let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
         shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
-        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
+        let session = connection.session().clone();
+        let running = connection.run(self.events.clone());
+        tokio::spawn(slot.held_by(traced(&session, "tcp", running)));
     }
 }

@@ -1,5 +1,6 @@
 //! The WebSocket server.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -8,6 +9,7 @@ use storm_core::events::{
 };
 use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{
     DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Peer, Role,
 };
@@ -16,12 +18,10 @@ use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::accept::{Endpoint, Shared};
-use crate::budget::within_budget;
+use crate::budget::{prepare, within_budget};
 use crate::events::event_setters;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
-#[cfg(feature = "tls")]
-use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -248,11 +248,12 @@ struct WsEndpoint<E> {
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
-    fn serve(self: &Arc<Self>, stream: Stream, peer: Peer, shared: &Arc<Shared>, slot: Slot) {
+    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let upgraded = within_budget(&shared, endpoint.upgrade(stream, peer, &shared)).await;
+            let upgrading = endpoint.upgrade(stream, remote, &shared);
+            let upgraded = within_budget(&shared, remote, upgrading).await;
             if let Some(upgraded) = upgraded {
                 endpoint.run(upgraded, &shared, slot);
             }
@@ -284,26 +285,29 @@ struct Upgraded {
 }
 
 impl<E: Events<WsSession, Message>> WsEndpoint<E> {
-    /// TLS, if the server speaks it, and the upgrade.
+    /// What comes before the upgrade, and the upgrade.
     async fn upgrade(
         &self,
         stream: Stream,
-        peer: Peer,
+        remote: Option<SocketAddr>,
         shared: &Shared,
     ) -> Result<Upgraded, Option<HandshakeFailure>> {
-        #[cfg(feature = "tls")]
-        let (stream, peer) = secure(stream, peer, shared, self).await?;
-        let mut stream = stream;
+        let (mut stream, peer) = prepare(stream, remote, shared, self).await?;
         let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
         Ok(Upgraded { stream, peer, agreed, early })
     }
 
     /// Runs the connection in a task of its own.
-    fn run(&self, upgraded: Upgraded, shared: &Shared, slot: Slot) {
+    fn run(&self, upgraded: Upgraded, shared: &Shared, mut slot: Slot) {
         let Upgraded { stream, peer, agreed, early } = upgraded;
+        if !shared.established(&mut slot, peer.addr) {
+            return;
+        }
         let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
         shared.admit(driver.session());
         let connection = Connection::new(stream, protocol, driver, early);
-        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
+        let session = connection.session().clone();
+        let running = connection.run(self.events.clone());
+        tokio::spawn(slot.held_by(traced(&session, "ws", running)));
     }
 }

@@ -6,15 +6,15 @@
 struct Readme;
 
 #[cfg(feature = "client")]
-pub use storm_client::{ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
+pub use storm_client::{Backoff, ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
 #[cfg(all(feature = "client", feature = "ws"))]
 pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
     Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, Message, MessageRef, Middleware, Peer,
-    Role, SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions,
-    SlowConsumerPolicy,
+    RateLimit, RateLimitAction, Role, SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey,
+    SessionOptions, Sessions, SlowConsumerPolicy,
 };
 #[cfg(feature = "tls")]
 pub use storm_core::{TlsInfo, TlsVersion};

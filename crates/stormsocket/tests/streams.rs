@@ -184,7 +184,7 @@ async fn a_stream_from_elsewhere_is_served_like_any_other() {
 
     let (_here, there) = duplex(64);
     let known: SocketAddr = "192.0.2.7:9".parse().unwrap();
-    server.serve_peer(there, Some(known)).unwrap();
+    server.serve_from(there, Some(known)).unwrap();
     assert_eq!(log.connected().await.remote_addr(), Some(known));
     stop(&server).await;
     assert_eq!(server.serve(duplex(64).0), Err(ServeError::Stopping));
