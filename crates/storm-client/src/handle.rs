@@ -35,7 +35,8 @@ impl ClientHandle {
     /// Sends one message over the connection of the moment; see [`Session::send`].
     ///
     /// With [`max_queued_bytes`](crate::ReconnectOptions::max_queued_bytes) a message waits while there is none, and until
-    /// the handlers of `on_connected` are done: not to be awaited in there, where the session itself sends. Those that wait
+    /// the handlers of `on_connected` are done: not to be awaited in there, where the session itself sends, nor in
+    /// `on_disconnected`, which comes before the next connection. Those that wait
     /// are sent in the order in which they came, and each send says what became of its own message. [`SendOutcome::Sent`]
     /// means queued on a connection: what that loses, it loses.
     ///

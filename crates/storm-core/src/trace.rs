@@ -7,7 +7,8 @@
 //! | `stormsocket::error` | ERROR | a handler or hook failed or panicked; certificates could not be read again |
 //! | | WARN | accepting failed; connecting failed; a transport failed in an unusual way |
 //! | | DEBUG | the peer broke the protocol; TLS failed, or an upgrade hook chose what was not offered |
-//! | `stormsocket::handshake` | DEBUG | a handshake made no session: `kind`, `peer` |
+//! | `stormsocket::handshake` | INFO | span `handshake` around TLS and the upgrade, hooks included: `peer` |
+//! | | DEBUG | a handshake made no session, and no error has said so: `kind`, `peer` |
 //! | `stormsocket::accept` | DEBUG | a socket above a limit was closed: `limit`, `peer` |
 //! | `stormsocket::server` | INFO | `listening`, `stopping`, `stopped` with its report |
 //! | `stormsocket::client` | DEBUG | `reconnecting` with `attempt` and `delay_ms`; an attempt failed as networks have it |
@@ -109,6 +110,10 @@ pub(crate) fn reported(error: &Error) {
 }
 
 pub(crate) fn handshake_failed(failure: HandshakeFailure, peer: Option<SocketAddr>) {
+    // Those are reported as errors, too, and told as such.
+    if matches!(failure, HandshakeFailure::Tls | HandshakeFailure::HookFailed) {
+        return;
+    }
     let peer = peer.map(tracing::field::display);
     debug!(target: "stormsocket::handshake", kind = failure.label(), peer, "a handshake made no session");
 }

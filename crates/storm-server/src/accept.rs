@@ -301,15 +301,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn errors_are_waited_out_and_aborted_connections_passed_over() {
-        let out_of_descriptors = io::ErrorKind::Other;
-        let mut errors = vec![io::ErrorKind::ConnectionAborted; 3];
-        errors.extend([out_of_descriptors; 12]);
-        let calls = Arc::new(AtomicUsize::new(0));
-        let listener = Failing { errors: Mutex::new(errors), calls: calls.clone() };
-        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared = Arc::new(Shared {
+    fn shared(hub: &Arc<Hub>) -> Arc<Shared> {
+        Arc::new(Shared {
             hub: hub.clone(),
             slots: Slots::new(None),
             per_ip: None,
@@ -319,7 +312,18 @@ mod tests {
             tls: None,
             endpoint: Mutex::new(None),
             phase: watch::channel(Phase::Running).0,
-        });
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_are_waited_out_and_aborted_connections_passed_over() {
+        let out_of_descriptors = io::ErrorKind::Other;
+        let mut errors = vec![io::ErrorKind::ConnectionAborted; 3];
+        errors.extend([out_of_descriptors; 12]);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let listener = Failing { errors: Mutex::new(errors), calls: calls.clone() };
+        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+        let shared = shared(&hub);
         let endpoint = Arc::new(Reports::default());
         let listening = shared.slots.take().expect("no limit");
         let began = Instant::now();
@@ -334,5 +338,35 @@ mod tests {
         shared.enter(Phase::Stopping);
         accepting.await.expect("no panic");
         assert_eq!(shared.slots.used(), 0);
+    }
+
+    /// Has an error handler that hangs.
+    struct Hangs;
+
+    impl Endpoint for Hangs {
+        fn serve(self: &Arc<Self>, _: Stream, _: Option<SocketAddr>, _: &Arc<Shared>, _: Slot) {}
+
+        async fn report(&self, _: &Error) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_handler_that_hangs_holds_up_no_shutdown_beyond_its_deadline() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let listener = Failing { errors: Mutex::new(vec![io::ErrorKind::Other]), calls: calls.clone() };
+        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+        let shared = shared(&hub);
+        let listening = shared.slots.take().expect("no limit");
+        let accepting = tokio::spawn(accept_loop(listener, Arc::new(Hangs), shared.clone(), listening));
+        while hub.metrics().error_count == 0 {
+            tokio::task::yield_now().await;
+        }
+        shared.enter(Phase::Stopping);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(!accepting.is_finished(), "it has its time");
+        shared.enter(Phase::Cutting);
+        accepting.await.expect("no panic");
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use storm_core::Peer;
 use storm_core::metrics::HandshakeFailure;
 use storm_transport::Stream;
+use tracing::{Instrument, info_span};
 
 use crate::accept::{Endpoint, Phase, Shared};
 use crate::proxied::client_of;
@@ -20,6 +21,8 @@ pub(crate) async fn within_budget<T>(
     handshakes: impl Future<Output = Result<T, Option<HandshakeFailure>>>,
 ) -> Option<T> {
     let began = Instant::now();
+    let peer = remote.map(tracing::field::display);
+    let handshakes = handshakes.instrument(info_span!(target: "stormsocket::handshake", "handshake", peer));
     let done = tokio::select! {
         done = handshakes => done,
         () = expiry(shared) => Err(Some(HandshakeFailure::Timeout)),

@@ -221,6 +221,31 @@ async fn a_client_tells_of_its_attempts_and_why_it_gives_up_once() {
 
 #[cfg(feature = "ws")]
 #[tokio::test]
+async fn hooks_log_within_their_handshakes_span_and_a_panic_of_theirs_is_told_once() {
+    let written = Written::start();
+    let server = stormsocket::WsServer::bind("127.0.0.1:0")
+        .on_upgrade(|_| async {
+            tracing::info!(target: "mine", "in a hook");
+            panic!("no idea")
+        })
+        .start()
+        .await
+        .unwrap();
+    let request = format!("{}\r\n", ws_support::request());
+    assert_eq!(ws_support::Peer::refused(&server, &request).await.status, 500);
+    until(|| server.connections() == 0).await;
+    let [mine] = &written.of("mine", 1)[..] else { unreachable!() };
+    assert!(mine.spans.starts_with("handshake{peer=127.0.0.1:"), "{mine:?}");
+    let [panic] = &written.of("stormsocket::error", 1)[..] else { unreachable!() };
+    assert!(panic.level == "ERROR" && panic.fields.contains("cause=no idea"), "{panic:?}");
+    assert_eq!(panic.spans, mine.spans);
+    written.of("stormsocket::handshake", 0);
+    assert_eq!(server.metrics().handshake_failures, 1);
+    stop(&server).await;
+}
+
+#[cfg(feature = "ws")]
+#[tokio::test]
 async fn handshakes_that_fail_are_told_at_debug_with_their_kind() {
     let written = Written::start();
     let server = stormsocket::WsServer::bind("127.0.0.1:0")
