@@ -1,5 +1,6 @@
 //! The time between accept and session: one budget for all handshakes of a connection together.
 
+use std::pin::Pin;
 use std::time::Instant;
 
 use storm_core::metrics::HandshakeFailure;
@@ -7,10 +8,10 @@ use storm_core::metrics::HandshakeFailure;
 use crate::accept::{Phase, Shared};
 
 /// Runs the handshakes of one connection within their budget, and counts how they end: an answered HTTP request is
-/// `Err(None)`. `None` if there is to be no session.
+/// `Err(None)`. `None` if there is to be no session. (By reference: a future that is handed over is kept twice.)
 pub(crate) async fn within_budget<T>(
     shared: &Shared,
-    handshakes: impl Future<Output = Result<T, Option<HandshakeFailure>>>,
+    handshakes: Pin<&mut impl Future<Output = Result<T, Option<HandshakeFailure>>>>,
 ) -> Option<T> {
     let began = Instant::now();
     let done = tokio::select! {

@@ -1,6 +1,8 @@
 //! The TCP server.
 
 use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -161,7 +163,7 @@ where
             let (endpoint, shared) = (self.clone(), shared.clone());
             // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
             tokio::spawn(async move {
-                let secured = secure(stream, remote.into(), &shared, &*endpoint);
+                let secured = pin!(secure(stream, remote.into(), &shared, &*endpoint));
                 if let Some((stream, peer)) = within_budget(&shared, secured).await {
                     endpoint.run(stream, peer, &shared, slot);
                 }

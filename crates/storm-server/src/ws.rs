@@ -245,9 +245,14 @@ struct WsEndpoint<E> {
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let (endpoint, shared) = (self.clone(), shared.clone());
-        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
+        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection. It is boxed and
+        // gone before anything of the connection is allocated, which then takes its place: else ten thousand
+        // handshakes leave ten thousand holes.
         tokio::spawn(async move {
-            let upgraded = within_budget(&shared, endpoint.upgrade(stream, remote.into(), &shared)).await;
+            let upgraded = {
+                let mut upgrade = Box::pin(endpoint.upgrade(stream, remote.into(), &shared));
+                within_budget(&shared, upgrade.as_mut()).await
+            };
             let Some(upgraded) = upgraded else { return };
             let Upgraded { stream, peer, agreed, early } = upgraded;
             let (protocol, driver) = endpoint.register(agreed, peer, &shared);
@@ -279,7 +284,10 @@ impl<E: Events<WsSession, Message>> WsEndpoint<E> {
         shared: &Shared,
     ) -> Result<Upgraded, Option<HandshakeFailure>> {
         #[cfg(feature = "tls")]
-        let (stream, peer) = secure(stream, peer, shared, self).await?;
+        let (stream, peer) = match shared.tls {
+            Some(_) => Box::pin(secure(stream, peer, shared, self)).await?,
+            None => (stream, peer),
+        };
         let mut stream = stream;
         let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
         Ok(Upgraded { stream, peer, agreed, early })
