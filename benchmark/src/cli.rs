@@ -121,6 +121,10 @@ pub struct ClientArgs {
     #[arg(long)]
     pub connect: bool,
 
+    /// Speak TLS 1.3 with a server whose certificate nobody knows.
+    #[arg(long)]
+    pub tls: bool,
+
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,

@@ -201,6 +201,7 @@ mod tests {
         Plan {
             target: ([127, 0, 0, 1], 1111).into(),
             wire: Wire::Tcp(Framer::Raw),
+            tls: false,
             mode: Mode::Echo,
             clients: 100,
             in_flight: 1,

@@ -48,6 +48,29 @@ pub fn announce(address: SocketAddr) -> io::Result<()> {
     out.flush()
 }
 
+/// A certificate for this machine, made now, and its key; both PEM.
+///
+/// # Errors
+/// No randomness.
+pub fn certificate() -> Result<(String, String), rcgen::Error> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names)?;
+    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+/// TLS with such a certificate, if it is wanted; nothing is resumed, so that handshakes are full ones.
+///
+/// # Errors
+/// As [`certificate`].
+pub fn tls(wanted: bool) -> Result<Option<stormsocket::TlsOptions>, rcgen::Error> {
+    if !wanted {
+        return Ok(None);
+    }
+    let (chain, key) = certificate()?;
+    let identity = stormsocket::Identity::from_pem(chain, key);
+    Ok(Some(stormsocket::TlsOptions::new(identity).resumption(false)))
+}
+
 /// Raises the limit of open files as far as it goes without asking anyone.
 pub fn raise_file_limit() {
     // Where this fails the limit stays, and the connection which goes beyond it says so.

@@ -214,3 +214,39 @@ fn an_open_loop_keeps_its_rate_over_many_clients() {
     assert!((900..=1100).contains(&messages), "{messages}");
     assert_eq!(report["rate"], 2000);
 }
+
+#[test]
+fn tls_servers_and_their_yardstick() {
+    let servers = [
+        (Server::start(env!("CARGO_BIN_EXE_yardstick-tls"), &[]), TCP_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_tcp-echo-server"), &["--tls"]), TCP_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--tls"]), WS_CLIENT),
+    ];
+    for (server, client) in &servers {
+        result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "100"]));
+        result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "1", "-s", "100000"]));
+        result(&load(client, &server.1, &["--tls", "-c", "3", "--idle"]));
+        result(&load(client, &server.1, &["--tls", "-c", "3", "--connect"]));
+        // Without TLS it is refused, and says so.
+        assert!(!load(client, &server.1, &["-c", "1", "-m", "1"]).status.success());
+    }
+}
+
+/// The soak programs hold with few connections, too; how fast is not the question here.
+#[test]
+fn soak_programs_hold() {
+    for arguments in [
+        "broadcast --readers 45 --stalled 5 --ticks 5 --most 1000",
+        "broadcast --readers 45 --stalled 5 --ticks 5 --most 1000 --policy wait",
+        "drain --sessions 40 --messages 16 --idle 300",
+        "churn --cycles 600 --at-once 8 --most 65536",
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_soak"))
+            .args(arguments.split(' '))
+            .output()
+            .expect("it runs");
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments}: {said}");
+    }
+}

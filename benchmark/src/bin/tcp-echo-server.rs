@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Parser;
 use stormsocket::{
     BoxError, DelimiterFramer, Handled, LengthPrefixFramer, MessageFramer, RawFramer, Session, TcpHandler,
-    TcpServer,
+    TcpServer, TlsOptions,
 };
 use stormsocket_benchmark::cli::{Framer, ServerArgs, TcpPort};
 use stormsocket_benchmark::serve;
@@ -16,6 +16,10 @@ use stormsocket_benchmark::serve;
 struct Flags {
     #[command(flatten)]
     server: ServerArgs,
+
+    /// Speak TLS, with a certificate made at start.
+    #[arg(long)]
+    tls: bool,
 
     #[command(flatten)]
     port: TcpPort,
@@ -29,11 +33,12 @@ fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     serve::raise_file_limit();
     let addr = SocketAddr::new(flags.server.address, flags.port.port);
+    let tls = serve::tls(flags.tls)?;
     flags.server.runtime()?.block_on(async {
         match flags.framer {
-            Framer::Raw => echo(addr, RawFramer).await,
-            Framer::Length => echo(addr, LengthPrefixFramer::new()).await,
-            Framer::Line => echo(addr, DelimiterFramer::default()).await,
+            Framer::Raw => echo(addr, tls, RawFramer).await,
+            Framer::Length => echo(addr, tls, LengthPrefixFramer::new()).await,
+            Framer::Line => echo(addr, tls, DelimiterFramer::default()).await,
         }
     })
 }
@@ -55,8 +60,13 @@ impl TcpHandler for Echo {
     }
 }
 
-async fn echo(addr: SocketAddr, framer: impl MessageFramer + Clone + Sync) -> Result<(), BoxError> {
-    let server = TcpServer::bind(addr).backlog(serve::BACKLOG).framer(framer).handler(Echo).start().await?;
+async fn echo(
+    addr: SocketAddr,
+    tls: Option<TlsOptions>,
+    framer: impl MessageFramer + Clone + Sync,
+) -> Result<(), BoxError> {
+    let server =
+        TcpServer::bind(addr).backlog(serve::BACKLOG).tls(tls).framer(framer).handler(Echo).start().await?;
     serve::announce(server.local_addr().ok_or("no address")?)?;
     server.stopped().await;
     Ok(())

@@ -16,6 +16,10 @@ struct Flags {
     #[command(flatten)]
     server: ServerArgs,
 
+    /// Speak TLS, with a certificate made at start.
+    #[arg(long)]
+    tls: bool,
+
     #[command(flatten)]
     port: WsPort,
 
@@ -100,6 +104,7 @@ impl WsHandler for Echo {
 fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     serve::raise_file_limit();
+    let tls = serve::tls(flags.tls)?;
     let mut socket = SocketOptions::default();
     if let Some(Limit(bytes)) = flags.socket_buffers {
         socket = socket.recv_buffer_size(bytes).send_buffer_size(bytes);
@@ -107,6 +112,7 @@ fn main() -> Result<(), BoxError> {
     flags.server.runtime()?.block_on(async {
         let server = WsServer::bind(SocketAddr::new(flags.server.address, flags.port.port))
             .backlog(serve::BACKLOG)
+            .tls(tls)
             .socket(socket)
             // A broadcast's receivers send nothing that could carry an acknowledgement.
             .no_delay(flags.broadcast)

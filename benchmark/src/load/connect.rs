@@ -7,6 +7,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::load::echo::bar;
+use crate::load::link::{self, Link};
 use crate::load::outcome::{Meter, Outcome};
 use crate::load::{CONNECT, DRAIN, Pattern, Plan, Wire, dial};
 
@@ -19,7 +20,7 @@ const DEAD: u64 = 100;
 /// One connection on its way.
 #[derive(Debug)]
 struct Attempt {
-    stream: TcpStream,
+    stream: Link,
     since: Instant,
     sent: usize,
     answer: Vec<u8>,
@@ -41,7 +42,7 @@ struct Connects<'a> {
 
 pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     // A server that is not there at all is no run.
-    drop(dial::dial(plan.target, plan.wire, 0)?);
+    drop(dial::dial(plan.target, plan.wire, plan.tls, 0)?);
     let hello = match plan.wire {
         Wire::WebSocket { .. } => dial::upgrade_request(plan.target),
         Wire::Tcp(_) => {
@@ -89,6 +90,8 @@ impl Connects<'_> {
         let attempt = TcpStream::connect(self.plan.target).and_then(|mut stream| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(index), interest)?;
+            let tls = self.plan.tls.then(|| link::connection(self.plan.target));
+            let stream = Link::new(stream, tls);
             Ok(Attempt { stream, since: Instant::now(), sent: 0, answer: Vec::new() })
         });
         match attempt {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::load::link::{self, Link};
 use crate::load::{CONNECT, Wire};
 
 /// Key of every handshake and the answer it must get: the pair of RFC 6455 §1.3.
@@ -53,14 +54,25 @@ pub(crate) fn check_answer(answer: &[u8]) -> Result<Option<usize>, String> {
 }
 
 /// The `index`th connection of a run, ready for messages.
-pub(crate) fn dial(target: SocketAddr, wire: Wire, index: usize) -> Result<mio::net::TcpStream, String> {
+pub(crate) fn dial(target: SocketAddr, wire: Wire, tls: bool, index: usize) -> Result<Link, String> {
     let deadline = Instant::now() + CONNECT;
     let mut stream = open(target, index).map_err(|e| format!("cannot connect to {target}: {e}"))?;
+    let mut tls = tls.then(|| link::connection(target));
+    if let Some(tls) = &mut tls {
+        stream.set_read_timeout(Some(CONNECT)).map_err(|e| format!("cannot prepare a socket: {e}"))?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream).map_err(|e| format!("TLS handshake failed: {e}"))?;
+        }
+    }
     if matches!(wire, Wire::WebSocket { .. }) {
-        upgrade(&mut stream, target, deadline)?;
+        let control = stream.try_clone().map_err(|e| format!("cannot prepare a socket: {e}"))?;
+        match &mut tls {
+            Some(tls) => upgrade(&mut rustls::Stream::new(tls, &mut stream), &control, target, deadline)?,
+            None => upgrade(&mut stream, &control, target, deadline)?,
+        }
     }
     stream.set_nonblocking(true).map_err(|e| format!("cannot prepare a socket: {e}"))?;
-    Ok(mio::net::TcpStream::from_std(stream))
+    Ok(Link::new(mio::net::TcpStream::from_std(stream), tls))
 }
 
 fn open(target: SocketAddr, index: usize) -> io::Result<TcpStream> {
@@ -81,14 +93,20 @@ fn source_for(index: usize) -> Option<Ipv4Addr> {
     (block > 0).then(|| Ipv4Addr::new(127, 0, 0, block + 1))
 }
 
-fn upgrade(stream: &mut TcpStream, target: SocketAddr, deadline: Instant) -> Result<(), String> {
+/// `control` is the socket under `stream`.
+fn upgrade(
+    stream: &mut (impl Read + Write),
+    control: &TcpStream,
+    target: SocketAddr,
+    deadline: Instant,
+) -> Result<(), String> {
     let failed = |e: io::Error| format!("upgrade failed: {e}");
     stream.write_all(&upgrade_request(target)).map_err(failed)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 1024];
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left)).map_err(failed)?;
+        control.set_read_timeout(Some(left)).map_err(failed)?;
         let read = stream.read(&mut chunk).map_err(failed)?;
         if read == 0 {
             return Err("server closed the connection during the upgrade".into());

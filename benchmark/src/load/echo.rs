@@ -87,7 +87,7 @@ impl Run {
 
     pub(crate) fn connect(&mut self, plan: &Plan) -> Result<(), String> {
         for index in 0..plan.clients {
-            let mut stream = dial::dial(plan.target, plan.wire, index)
+            let mut stream = dial::dial(plan.target, plan.wire, plan.tls, index)
                 .map_err(|e| format!("connection {} of {}: {e}", index + 1, plan.clients))?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             (self.poll.registry().register(&mut stream, Token(index), interest))

@@ -21,6 +21,7 @@ mod dial;
 mod echo;
 mod idle;
 mod latency;
+mod link;
 mod open;
 mod outcome;
 mod pattern;
@@ -62,6 +63,8 @@ pub struct Plan {
     pub target: SocketAddr,
     /// What its messages look like.
     pub wire: Wire,
+    /// Speak TLS.
+    pub tls: bool,
     /// What the clients do.
     pub mode: Mode,
     /// How many of them.
@@ -99,6 +102,7 @@ impl Plan {
         Ok(Self {
             target: args.target(port)?,
             wire,
+            tls: args.tls,
             mode,
             clients: args.clients as usize,
             in_flight: if mode == Mode::Open { 1 } else { args.messages as usize },

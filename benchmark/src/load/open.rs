@@ -118,7 +118,7 @@ impl Open {
             draining: false,
         };
         for index in 0..plan.clients {
-            let mut stream = dial::dial(plan.target, plan.wire, index)
+            let mut stream = dial::dial(plan.target, plan.wire, plan.tls, index)
                 .map_err(|e| format!("connection {} of {}: {e}", index + 1, plan.clients))?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             (run.poll.registry().register(&mut stream, Token(index), interest))

@@ -8,8 +8,7 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
-use mio::net::TcpStream;
-
+use crate::load::link::Link;
 use crate::load::{Pattern, Wire, masked_frame};
 
 /// Bytes of one read. Larger than what is in flight in most runs, and still in the second-level cache.
@@ -36,7 +35,7 @@ impl Streams {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Link,
     /// When what is in flight was sent; kept by runs with one message in flight.
     pub(crate) sent_at: Option<Instant>,
     /// Replies received.
@@ -53,7 +52,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: Link) -> Self {
         Self {
             stream,
             sent_at: None,
@@ -89,14 +88,22 @@ impl Peer {
         if !self.pongs.is_empty() {
             self.write_pongs()?;
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
+                Err(format!("connection lost while sending: {e}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads once. Gives the replies completed by it, and whether there may be more to read.
     pub(crate) fn read(&mut self, streams: &Streams, buffer: &mut [u8]) -> Result<(usize, bool), String> {
         match self.stream.read(buffer) {
             Ok(0) => Err("server closed the connection".into()),
-            Ok(read) => Ok((self.receive(streams, &buffer[..read])?, read == buffer.len())),
+            Ok(read) => {
+                let more = self.stream.may_have_more(read, buffer.len());
+                Ok((self.receive(streams, &buffer[..read])?, more))
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok((0, false)),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok((0, true)),
             Err(e) => Err(format!("connection lost while receiving: {e}")),
@@ -174,7 +181,7 @@ mod tests {
         let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let far = listener.accept().unwrap().0;
         near.set_nonblocking(true).unwrap();
-        (Peer::new(TcpStream::from_std(near)), far)
+        (Peer::new(Link::new(mio::net::TcpStream::from_std(near), None)), far)
     }
 
     fn expected(streams: &Streams, messages: usize) -> Vec<u8> {

@@ -34,13 +34,23 @@ impl ClientHandle {
 
     /// Sends one message over the connection of the moment; see [`Session::send`].
     ///
+    /// With [`max_queued_bytes`](crate::ReconnectOptions::max_queued_bytes) a message waits while there is none, and until
+    /// the handlers of `on_connected` are done: not to be awaited in there, where the session itself sends, nor in
+    /// `on_disconnected`, which comes before the next connection. Those that wait
+    /// are sent in the order in which they came, and each send says what became of its own message. [`SendOutcome::Sent`]
+    /// means queued on a connection: what that loses, it loses.
+    ///
     /// # Cancel safety
-    /// The message is queued whole or not at all.
+    /// The message is queued whole or not at all; a dropped send has given up its place.
     ///
     /// # Errors
-    /// [`SendError::Closed`] at once if there is no connection at the moment; others as [`Session::send`].
+    /// [`SendError::Closed`] at once if there is no connection at the moment, or when there will be none any more if
+    /// messages may wait; [`SendError::Full`] if too many do; others as [`Session::send`].
     pub async fn send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {
-        self.session().send(message).await
+        match &self.shared.queue {
+            Some(queue) => queue.send(message.into()).await,
+            None => self.session().send(message).await,
+        }
     }
 
     /// Sends one text message; see [`Session::send_text`].
@@ -51,7 +61,7 @@ impl ClientHandle {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn send_text(&self, text: impl Into<ByteString>) -> Result<SendOutcome, SendError> {
-        self.session().send_text(text).await
+        self.send(Message::Text(text.into())).await
     }
 
     /// Where the client is in its life. Between two connections it is connecting; closed, once it will not connect
@@ -90,6 +100,13 @@ impl ClientHandle {
         self.shared.disconnecting.send_replace(true);
         self.session().start_close(DisconnectReason::ClosedByClient);
         self.closed().await;
+    }
+
+    /// Ends the client at once: the connection is reset, nothing queued leaves, and no other follows. A wait for the next
+    /// attempt ends, too.
+    pub fn abort(&self) {
+        self.shared.disconnecting.send_replace(true);
+        self.session().abort();
     }
 
     /// Completes when the client will not connect again and its handlers are done.

@@ -11,15 +11,19 @@
 mod events;
 mod handle;
 mod options;
+mod queue;
+mod reconnect;
 #[cfg(feature = "tls")]
 mod secure;
 mod supervise;
 mod tcp;
+mod way;
 #[cfg(feature = "ws")]
 mod ws;
 
 pub use handle::ClientHandle;
-pub use options::{ClientOptions, ConnectError, ReconnectOptions};
+pub use options::{ClientOptions, ConnectError};
+pub use reconnect::{Backoff, ReconnectOptions};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{ClientRequest, RequestError, ResponseError};
 pub use tcp::TcpClient;

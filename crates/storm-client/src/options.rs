@@ -7,6 +7,8 @@ use storm_core::{ConfigError, SessionOptions};
 use storm_transport::SocketOptions;
 use storm_transport::connect::{DialError, Dialer, Proxy, ProxyError, Purpose, Resolver};
 
+use crate::ReconnectOptions;
+
 /// Options of a client. Each has a setter of the same name here and on the client's builder.
 ///
 /// ```
@@ -46,41 +48,6 @@ pub struct ClientOptions {
     pub session: SessionOptions,
 }
 
-/// How lost connections are replaced.
-///
-/// A connection is replaced unless this side closed it. The first connection is not retried: its error is what
-/// `connect` returns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-#[must_use = "a setter returns the changed options"]
-pub struct ReconnectOptions {
-    /// Wait before each attempt. Default 2 s.
-    pub delay: Duration,
-    /// Attempts in a row that may fail before the client gives up; `None` never does. Default `None`. A success starts
-    /// the count anew.
-    pub max_attempts: Option<u32>,
-}
-
-impl Default for ReconnectOptions {
-    fn default() -> Self {
-        Self { delay: Duration::from_secs(2), max_attempts: None }
-    }
-}
-
-impl ReconnectOptions {
-    /// Sets [`delay`](Self::delay).
-    pub const fn delay(mut self, delay: Duration) -> Self {
-        self.delay = delay;
-        self
-    }
-
-    /// Sets [`max_attempts`](Self::max_attempts).
-    pub fn max_attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
-        self.max_attempts = attempts.into();
-        self
-    }
-}
-
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
@@ -110,8 +77,8 @@ impl ClientOptions {
                 "must be from 10 ms to 2 s; None tries one address after the other",
             ));
         }
-        if self.reconnect.as_ref().is_some_and(|reconnect| reconnect.max_attempts == Some(0)) {
-            return Err(ConfigError::new("max_attempts", "must be at least 1; None removes the limit"));
+        if let Some(reconnect) = &self.reconnect {
+            reconnect.validate()?;
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
@@ -299,6 +266,53 @@ impl From<storm_transport::tls::TlsConfigError> for ConnectError {
 }
 
 impl ConnectError {
+    /// Whether trying again may help, which is what decides unless a client has a `retry_if` of its own.
+    ///
+    /// Networks and busy servers are worth another attempt: time that was up, a transport that failed or could not be
+    /// opened, a name that did not resolve, a proxy that cannot reach the target, a hook that panicked, and a refused upgrade
+    /// (or tunnel) with status 408, 429, 500, 502, 503 or 504. Mistakes of this side and answers that will stay the same are
+    /// not: options, TLS (a certificate that is not trusted), an address that is none, a permission, a request that must not
+    /// be sent, any other status, a handshake that breaks the protocol.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Config(_) => false,
+            // Whom it does not trust it will not trust in a moment.
+            #[cfg(feature = "tls")]
+            Self::TlsConfig(_) | Self::Tls(_) => false,
+            Self::TimedOut(_) => true,
+            Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::Unsupported
+            ),
+            Self::Proxy(error) => {
+                error.is_target_unreachable() || error.status().is_some_and(is_retryable_status)
+            }
+            #[cfg(feature = "ws")]
+            Self::Request(_) => false,
+            #[cfg(feature = "ws")]
+            Self::Panic(_) => true,
+            #[cfg(feature = "ws")]
+            Self::Refused { error, .. } => matches!(
+                &**error,
+                storm_ws_proto::handshake::ResponseError::Status { status, .. }
+                    if is_retryable_status(status.as_u16())
+            ),
+        }
+    }
+
+    /// How long the server asked to be left alone: `Retry-After` of a refused upgrade, if it is in seconds.
+    pub fn retry_after(&self) -> Option<Duration> {
+        #[cfg(feature = "ws")]
+        if let Self::Refused { error, .. } = self {
+            let value = error.headers()?.get("retry-after")?.to_str().ok()?;
+            return value.trim().parse().ok().map(Duration::from_secs);
+        }
+        None
+    }
+
     /// Whether networks bring it about by themselves, so that it is no error for `on_error`.
     pub(crate) fn is_expected(&self) -> bool {
         match self {
@@ -335,4 +349,9 @@ impl From<DialError> for ConnectError {
             DialError::Proxy(error) => Self::Proxy(error),
         }
     }
+}
+
+/// RFC 9110 §15: the server is busy, or something behind it is not there yet.
+const fn is_retryable_status(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }

@@ -1,5 +1,6 @@
 //! One connection after the other, until this side has had enough.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use storm_core::isolation::catch_unwind_of;
 use storm_core::{ConnectionState, DisconnectReason, Error, ErrorKind, Hub, Session};
 use tokio::sync::watch;
 
-use crate::{ClientOptions, ConnectError, ReconnectOptions};
+use crate::queue::Queue;
+use crate::reconnect::Delays;
+use crate::{ClientHandle, ClientOptions, ConnectError};
 
 /// What a client does to get a connection, and with it.
 pub(crate) trait Endpoint: Send + Sync + 'static {
@@ -38,11 +41,22 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) type OnReconnecting =
     Box<dyn Fn(u32, Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
+/// A closure for `retry_if`.
+pub(crate) type RetryIf = Box<dyn Fn(&ConnectError) -> bool + Send + Sync>;
+
+/// What users have to say about attempts.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_reconnecting: Vec<OnReconnecting>,
+    pub(crate) retry_if: Option<RetryIf>,
+}
+
 /// What a client's task and handles share.
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) options: ClientOptions,
-    pub(crate) on_reconnecting: Vec<OnReconnecting>,
+    pub(crate) queue: Option<Arc<Queue>>,
+    hooks: Hooks,
     current: Mutex<Current>,
     /// Becomes true, once, when the client is to end.
     pub(crate) disconnecting: watch::Sender<bool>,
@@ -56,11 +70,13 @@ struct Current {
 }
 
 impl Shared {
-    pub(crate) fn new(hub: Arc<Hub>, options: ClientOptions, on_reconnecting: Vec<OnReconnecting>) -> Self {
+    pub(crate) fn new(hub: Arc<Hub>, options: ClientOptions, hooks: Hooks) -> Self {
+        let queued = options.reconnect.as_ref().and_then(|reconnect| reconnect.max_queued_bytes);
         Self {
             hub,
             options,
-            on_reconnecting,
+            queue: queued.map(|bytes| Arc::new(Queue::new(bytes))),
+            hooks,
             current: Mutex::new(Current { session: None, ended: false }),
             disconnecting: watch::channel(false).0,
         }
@@ -84,6 +100,17 @@ impl Shared {
         }
     }
 
+    /// Whether an error is worth another attempt.
+    fn is_worth_it(&self, error: &ConnectError) -> bool {
+        match &self.hooks.retry_if {
+            // A panic in it decides nothing: the usual answer stands.
+            Some(retry_if) => {
+                catch_unwind(AssertUnwindSafe(|| retry_if(error))).unwrap_or_else(|_| error.is_retryable())
+            }
+            None => error.is_retryable(),
+        }
+    }
+
     fn is_disconnecting(&self) -> bool {
         *self.disconnecting.borrow()
     }
@@ -95,11 +122,7 @@ impl Shared {
 }
 
 /// Opens a connection within the budget, and publishes its session.
-pub(crate) async fn open<E: Endpoint>(
-    endpoint: &E,
-    shared: &Shared,
-    attempt: u32,
-) -> Result<E::Ready, ConnectError> {
+async fn open<E: Endpoint>(endpoint: &E, shared: &Shared, attempt: u32) -> Result<E::Ready, ConnectError> {
     let budget = shared.options.connect_timeout;
     let ready = tokio::time::timeout(budget, endpoint.open(shared, attempt))
         .await
@@ -113,13 +136,49 @@ pub(crate) async fn open<E: Endpoint>(
     Ok(ready)
 }
 
+/// Gets the first connection, then runs it and what replaces it in a task.
+pub(crate) async fn launch<E: Endpoint>(
+    endpoint: E,
+    shared: Arc<Shared>,
+) -> Result<ClientHandle, ConnectError> {
+    let mut delays = shared.options.reconnect.as_ref().map(Delays::new);
+    let ready = match (open(&endpoint, &shared, 0).await, &mut delays) {
+        (Ok(ready), _) => ready,
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(delays)) => {
+            let most = delays.options().max_first_attempts.map(|attempts| attempts - 1);
+            match retry(&endpoint, &shared, delays, most, Some(error)).await {
+                Retried::Connected(ready) => ready,
+                Retried::Failed(error) => return Err(error),
+                Retried::Unwanted => unreachable!("nobody has a handle to disconnect yet"),
+            }
+        }
+    };
+    let (running, ended) = watch::channel(());
+    let handle = ClientHandle::new(shared.clone(), ended);
+    tokio::spawn(async move {
+        supervise(endpoint, ready, delays, shared).await;
+        drop(running);
+    });
+    Ok(handle)
+}
+
 /// Runs `ready`, and what replaces it, to the end of the client.
-pub(crate) async fn supervise<E: Endpoint>(endpoint: E, mut ready: E::Ready, shared: Arc<Shared>) {
+async fn supervise<E: Endpoint>(
+    endpoint: E,
+    mut ready: E::Ready,
+    mut delays: Option<Delays>,
+    shared: Arc<Shared>,
+) {
+    let mut reason;
     loop {
-        let reason = endpoint.run(ready).await;
+        reason = endpoint.run(ready).await;
+        if let Some(queue) = &shared.queue {
+            queue.lost();
+        }
         let wanted = reason == DisconnectReason::ClosedByClient || shared.is_disconnecting();
-        let next = match &shared.options.reconnect {
-            Some(reconnect) if !wanted => replace(&endpoint, reconnect, &shared).await,
+        let next = match &mut delays {
+            Some(delays) if !wanted => replace(&endpoint, delays, &shared).await,
             _ => None,
         };
         match next {
@@ -128,39 +187,83 @@ pub(crate) async fn supervise<E: Endpoint>(endpoint: E, mut ready: E::Ready, sha
         }
     }
     shared.current.lock().ended = true;
+    if let Some(queue) = &shared.queue {
+        queue.over(Some(reason));
+    }
 }
 
-/// A new connection; `None` once all attempts have failed or the client is to end.
-async fn replace<E: Endpoint>(
-    endpoint: &E,
-    reconnect: &ReconnectOptions,
-    shared: &Shared,
-) -> Option<E::Ready> {
-    let mut attempt = 0;
-    while reconnect.max_attempts.is_none_or(|most| attempt < most) {
-        attempt += 1;
-        tokio::select! {
-            biased;
-            () = shared.disconnect_wanted() => return None,
-            () = tokio::time::sleep(reconnect.delay) => {}
-        }
-        for handler in &shared.on_reconnecting {
-            if let Err(panic) = catch_unwind_of(async { handler(attempt, reconnect.delay).await }).await {
-                report(endpoint, shared, Error::new(ErrorKind::Panic, panic)).await;
+/// A new connection; `None` once attempts have failed for good or the client is to end.
+async fn replace<E: Endpoint>(endpoint: &E, delays: &mut Delays, shared: &Shared) -> Option<E::Ready> {
+    let most = delays.options().max_attempts;
+    match retry(endpoint, shared, delays, most, None).await {
+        Retried::Connected(ready) => Some(ready),
+        Retried::Unwanted => None,
+        Retried::Failed(error) => {
+            tracing::info!(target: "stormsocket::client", "gave up");
+            // Why nothing follows is news, even where the error itself would not be.
+            if !error.is_expected() || !shared.is_worth_it(&error) {
+                report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await;
             }
-        }
-        let opened = tokio::select! {
-            biased;
-            () = shared.disconnect_wanted() => return None,
-            opened = open(endpoint, shared, attempt) => opened,
-        };
-        match opened {
-            Ok(ready) => return Some(ready),
-            Err(error) if error.is_expected() => {}
-            Err(error) => report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await,
+            None
         }
     }
-    None
+}
+
+/// What a row of attempts came to.
+enum Retried<R> {
+    Connected(R),
+    /// Not worth another attempt, or there have been enough.
+    Failed(ConnectError),
+    /// The client is to end.
+    Unwanted,
+}
+
+/// Makes up to `most` attempts, each after its delay, until one succeeds; `failed` is the error of an attempt before. An error that
+/// is not the last one is reported if it needs a person.
+async fn retry<E: Endpoint>(
+    endpoint: &E,
+    shared: &Shared,
+    delays: &mut Delays,
+    most: Option<u32>,
+    mut failed: Option<ConnectError>,
+) -> Retried<E::Ready> {
+    let mut attempt: u32 = 0;
+    loop {
+        if let Some(error) =
+            failed.take_if(|error| most.is_some_and(|most| attempt >= most) || !shared.is_worth_it(error))
+        {
+            return Retried::Failed(error);
+        }
+        attempt = attempt.saturating_add(1);
+        let delay = delays.next(attempt, failed.as_ref().and_then(ConnectError::retry_after));
+        match failed.take() {
+            Some(error) if error.is_expected() => {
+                tracing::debug!(target: "stormsocket::client", %error, "an attempt failed");
+            }
+            Some(error) => report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await,
+            None => {}
+        }
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(target: "stormsocket::client", attempt, delay_ms, "reconnecting");
+        let opening = async {
+            tokio::time::sleep(delay).await;
+            for handler in &shared.hooks.on_reconnecting {
+                if let Err(panic) = catch_unwind_of(async { handler(attempt, delay).await }).await {
+                    report(endpoint, shared, Error::new(ErrorKind::Panic, panic)).await;
+                }
+            }
+            open(endpoint, shared, attempt).await
+        };
+        let opened = tokio::select! {
+            biased;
+            () = shared.disconnect_wanted() => return Retried::Unwanted,
+            opened = opening => opened,
+        };
+        match opened {
+            Ok(ready) => return Retried::Connected(ready),
+            Err(error) => failed = Some(error),
+        }
+    }
 }
 
 /// Tells middlewares and handlers of an error that no session has; a panic of theirs goes no further.
@@ -174,3 +277,6 @@ async fn report<E: Endpoint>(endpoint: &E, shared: &Shared, error: Error) {
     });
     drop(told.await);
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,19 +9,22 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
-use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Peer, Role, Session};
+use storm_core::trace::traced;
+use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::events::event_setters;
 use crate::options::option_setters;
+use crate::queue::Greeted;
 #[cfg(feature = "tls")]
 use crate::secure::{connector, host_of, secure};
-use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
+use crate::supervise::{Endpoint, Hooks, Shared, launch};
+use crate::way::{Given, Way};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
 /// A TCP client to be: subscribe to events, set options, [`connect`](Self::connect).
@@ -48,7 +51,7 @@ pub struct TcpClient<E = NoEvents, F = RawFramer> {
     addr: ConnectAddr,
     options: ClientOptions,
     middleware: MiddlewareChain,
-    on_reconnecting: Vec<OnReconnecting>,
+    hooks: Hooks,
     framer: F,
     events: E,
 }
@@ -67,7 +70,7 @@ impl TcpClient {
             addr: addr.into(),
             options: ClientOptions::default(),
             middleware: MiddlewareChain::default(),
-            on_reconnecting: Vec::new(),
+            hooks: Hooks::default(),
             framer: RawFramer,
             events: NoEvents,
         }
@@ -88,8 +91,8 @@ impl<E, F> TcpClient<E, F> {
     where
         G: MessageFramer + Clone + Sync,
     {
-        let Self { addr, options, middleware, on_reconnecting, events, .. } = self;
-        TcpClient { addr, options, middleware, on_reconnecting, framer, events }
+        let Self { addr, options, middleware, hooks, events, .. } = self;
+        TcpClient { addr, options, middleware, hooks, framer, events }
     }
 
     /// Adds a middleware; hooks run in the order of registration, before the handlers.
@@ -99,22 +102,29 @@ impl<E, F> TcpClient<E, F> {
     }
 
     fn and<N>(self, next: N) -> TcpClient<Chain<E, N>, F> {
-        let Self { addr, options, middleware, on_reconnecting, framer, events } = self;
-        TcpClient { addr, options, middleware, on_reconnecting, framer, events: Chain(events, next) }
+        let Self { addr, options, middleware, hooks, framer, events } = self;
+        TcpClient { addr, options, middleware, hooks, framer, events: Chain(events, next) }
     }
 
     event_setters!(TcpClient<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought.
     );
 
-    /// Runs before each attempt to replace a lost connection, after the delay, with the number of the attempt (from 1)
-    /// and the delay that has passed.
+    /// Decides which errors of an attempt are worth another one; default [`ConnectError::is_retryable`]. An error that is not
+    /// ends the client, and reaches `on_error`.
+    pub fn retry_if(mut self, is_worth_it: impl Fn(&ConnectError) -> bool + Send + Sync + 'static) -> Self {
+        self.hooks.retry_if = Some(Box::new(is_worth_it));
+        self
+    }
+
+    /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
+    /// after each loss) and the delay.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
     where
         H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self.hooks.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
         self
     }
 }
@@ -130,32 +140,47 @@ where
     /// Dropping the future gives up the attempt.
     ///
     /// # Errors
-    /// The options do not go together, or the first attempt failed; it is not repeated.
+    /// The options do not go together, or the first attempts failed: one, unless
+    /// [`max_first_attempts`](crate::ReconnectOptions::max_first_attempts) allows more.
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
-        let Self { addr, options, middleware, on_reconnecting, framer, events } = self;
+        self.connect_with(None).await
+    }
+
+    /// [`connect`](Self::connect), over a stream that is open already; the address says at most which host TLS is to verify.
+    /// An abort resets a TCP socket, and drops any other stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the stream.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect). There is no second stream, so [`reconnect`](Self::reconnect) is a
+    /// [`ConfigError`].
+    pub async fn connect_over<S>(self, stream: S) -> Result<ClientHandle, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let given = Given::new(&self.options, stream)?;
+        self.connect_with(Some(given)).await
+    }
+
+    async fn connect_with(self, given: Option<Given>) -> Result<ClientHandle, ConnectError> {
+        let Self { addr, options, middleware, hooks, framer, events } = self;
         options.validate()?;
         let hub = Hub::new(options.session.clone(), middleware)?;
-        let shared = Arc::new(Shared::new(hub, options, on_reconnecting));
+        let shared = Arc::new(Shared::new(hub, options, hooks));
         #[cfg(feature = "tls")]
         let tls = match &shared.options.tls {
             Some(tls) => Some(connector(tls.clone(), host_of(&addr)).await?),
             None => None,
         };
         let endpoint = TcpEndpoint {
-            addr,
+            way: Way::new(addr, given),
             #[cfg(feature = "tls")]
             tls,
             framer,
-            events,
+            events: Chain(events, Greeted(shared.queue.clone())),
         };
-        let ready = open(&endpoint, &shared, 0).await?;
-        let (running, ended) = watch::channel(());
-        let handle = ClientHandle::new(shared.clone(), ended);
-        tokio::spawn(async move {
-            supervise(endpoint, ready, shared).await;
-            drop(running);
-        });
-        Ok(handle)
+        launch(endpoint, shared).await
     }
 }
 
@@ -169,11 +194,11 @@ impl<E, F> std::fmt::Debug for TcpClient<E, F> {
 }
 
 struct TcpEndpoint<E, F> {
-    addr: ConnectAddr,
+    way: Way,
     #[cfg(feature = "tls")]
     tls: Option<TlsConnector>,
     framer: F,
-    events: E,
+    events: Chain<E, Greeted>,
 }
 
 impl<E, F> TcpEndpoint<E, F> {
@@ -195,8 +220,7 @@ where
     type Ready = Connection<Stream, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
-        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
-        let peer = Peer::from(remote);
+        let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
         let driver = Driver::register(&shared.hub, Role::Client, peer, FramedEncode(self.framer.clone()));
@@ -208,7 +232,8 @@ where
     }
 
     async fn run(&self, ready: Self::Ready) -> DisconnectReason {
-        ready.run(&self.events).await
+        let session = ready.session().clone();
+        traced(&session, "tcp", ready.run(&self.events)).await
     }
 
     async fn report(&self, error: &Error) {

@@ -10,9 +10,10 @@ use storm_core::events::{
 };
 use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{
     ConfigError, DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Message, MessageRef,
-    Peer, Role, Session,
+    Role, Session,
 };
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -22,14 +23,15 @@ use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{ConnectAddr, Connection, Stream};
 use storm_ws_proto::handshake::{ClientRequest, RequestError};
 use storm_ws_proto::http::Uri;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::events::event_setters;
 use crate::options::option_setters;
+use crate::queue::Greeted;
 #[cfg(feature = "tls")]
 use crate::secure::{connector, secure};
-use crate::supervise::{Endpoint, OnReconnecting, Shared, open, supervise};
+use crate::supervise::{Endpoint, Hooks, Shared, launch};
+use crate::way::{Given, Way};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -63,12 +65,13 @@ type BeforeConnect =
 #[must_use = "a client does nothing until it connects"]
 pub struct WsClient<E = NoEvents> {
     uri: String,
+    address: Option<ConnectAddr>,
     headers: Vec<(String, String)>,
     protocols: Vec<String>,
     options: ClientOptions,
     ws: WsOptions,
     middleware: MiddlewareChain,
-    on_reconnecting: Vec<OnReconnecting>,
+    hooks: Hooks,
     before_connect: Option<BeforeConnect>,
     events: E,
 }
@@ -85,12 +88,13 @@ impl WsClient {
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
+            address: None,
             headers: Vec::new(),
             protocols: Vec::new(),
             options: ClientOptions::default(),
             ws: WsOptions::default(),
             middleware: MiddlewareChain::default(),
-            on_reconnecting: Vec::new(),
+            hooks: Hooks::default(),
             before_connect: None,
             events: NoEvents,
         }
@@ -98,6 +102,19 @@ impl WsClient {
 }
 
 impl<E> WsClient<E> {
+    /// Connects there, whatever host and port the URI names: to a unix socket, say. The request, and what TLS verifies, are as
+    /// the URI has them.
+    ///
+    /// ```no_run
+    /// use storm_client::WsClient;
+    ///
+    /// let client = WsClient::new("ws://localhost/chat").address(std::path::Path::new("/run/chat.socket"));
+    /// ```
+    pub fn address(mut self, addr: impl Into<ConnectAddr>) -> Self {
+        self.address = Some(addr.into());
+        self
+    }
+
     /// Replaces all options but those of [`ws`](Self::ws).
     pub fn options(mut self, options: ClientOptions) -> Self {
         self.options = options;
@@ -164,12 +181,13 @@ impl<E> WsClient<E> {
     fn and<N>(self, next: N) -> WsClient<Chain<E, N>> {
         WsClient {
             uri: self.uri,
+            address: self.address,
             headers: self.headers,
             protocols: self.protocols,
             options: self.options,
             ws: self.ws,
             middleware: self.middleware,
-            on_reconnecting: self.on_reconnecting,
+            hooks: self.hooks,
             before_connect: self.before_connect,
             events: Chain(self.events, next),
         }
@@ -179,14 +197,21 @@ impl<E> WsClient<E> {
         /// Runs for each message, text or binary.
     );
 
-    /// Runs before each attempt to replace a lost connection, after the delay, with the number of the attempt (from 1)
-    /// and the delay that has passed.
+    /// Decides which errors of an attempt are worth another one; default [`ConnectError::is_retryable`]. An error that is not
+    /// ends the client, and reaches `on_error`.
+    pub fn retry_if(mut self, is_worth_it: impl Fn(&ConnectError) -> bool + Send + Sync + 'static) -> Self {
+        self.hooks.retry_if = Some(Box::new(is_worth_it));
+        self
+    }
+
+    /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
+    /// after each loss) and the delay.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
     where
         H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self.hooks.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
         self
     }
 
@@ -227,12 +252,35 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
     /// Dropping the future gives up the attempt.
     ///
     /// # Errors
-    /// The options do not go together, or the first attempt failed; it is not repeated. A server that refuses is
+    /// The options do not go together, or the first attempts failed: one, unless
+    /// [`max_first_attempts`](crate::ReconnectOptions::max_first_attempts) allows more. A server that refuses is
     /// [`ConnectError::Refused`], with its status, headers and body.
     pub async fn connect(self) -> Result<ClientHandle, ConnectError> {
+        self.connect_with(None).await
+    }
+
+    /// [`connect`](Self::connect), over a stream that is open already; the URI says what to ask for, and for `wss://` which
+    /// host TLS is to verify. An abort resets a TCP socket, and drops any other stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the stream.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect). There is no second stream, so [`reconnect`](Self::reconnect) is a
+    /// [`ConfigError`].
+    pub async fn connect_over<S>(self, stream: S) -> Result<ClientHandle, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let given = Given::new(&self.options, stream)?;
+        self.connect_with(Some(given)).await
+    }
+
+    async fn connect_with(self, given: Option<Given>) -> Result<ClientHandle, ConnectError> {
         self.options.validate()?;
         self.ws.validate()?;
         let (addr, request, secure_host) = self.request()?;
+        let addr = self.address.unwrap_or(addr);
         #[cfg(feature = "tls")]
         let tls = match secure_host {
             Some(host) => Some(connector(self.options.tls.clone().unwrap_or_default(), Some(host)).await?),
@@ -241,24 +289,17 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
         #[cfg(not(feature = "tls"))]
         let _ = secure_host;
         let hub = Hub::new(self.options.session.clone(), self.middleware)?;
-        let shared = Arc::new(Shared::new(hub, self.options, self.on_reconnecting));
+        let shared = Arc::new(Shared::new(hub, self.options, self.hooks));
         let endpoint = WsEndpoint {
-            addr,
+            way: Way::new(addr, given),
             #[cfg(feature = "tls")]
             tls,
             request,
             ws: self.ws,
             before_connect: self.before_connect,
-            events: self.events,
+            events: Chain(self.events, Greeted(shared.queue.clone())),
         };
-        let ready = open(&endpoint, &shared, 0).await?;
-        let (running, ended) = watch::channel(());
-        let handle = ClientHandle::new(shared.clone(), ended);
-        tokio::spawn(async move {
-            supervise(endpoint, ready, shared).await;
-            drop(running);
-        });
-        Ok(handle)
+        launch(endpoint, shared).await
     }
 }
 
@@ -273,13 +314,13 @@ impl<E> std::fmt::Debug for WsClient<E> {
 }
 
 struct WsEndpoint<E> {
-    addr: ConnectAddr,
+    way: Way,
     #[cfg(feature = "tls")]
     tls: Option<TlsConnector>,
     request: ClientRequest,
     ws: WsOptions,
     before_connect: Option<BeforeConnect>,
-    events: E,
+    events: Chain<E, Greeted>,
 }
 
 impl<E> WsEndpoint<E> {
@@ -302,8 +343,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
             let hook = catch_unwind_of(async { before_connect(attempt, request).await });
             request = hook.await.map_err(ConnectError::Panic)??;
         }
-        let (stream, remote) = shared.options.dialer(self.purpose()).dial(&self.addr).await?;
-        let peer = Peer::from(remote);
+        let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
         let mut stream = stream;
@@ -335,7 +375,8 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     }
 
     async fn run(&self, ready: Self::Ready) -> DisconnectReason {
-        ready.run(&self.events).await
+        let session = ready.session().clone();
+        traced(&session, "ws", ready.run(&self.events)).await
     }
 
     async fn report(&self, error: &Error) {

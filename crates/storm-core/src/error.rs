@@ -14,8 +14,8 @@ pub enum SendError {
     /// The session is closing or closed, for this reason if one is known yet.
     #[error("the session is closed{}", .0.map(|reason| format!(" ({reason})")).unwrap_or_default())]
     Closed(Option<DisconnectReason>),
-    /// The outbox is full, and the caller does not wait.
-    #[error("the outbox is full")]
+    /// There is no room, and the caller does not wait: a control message, say, or one for a client whose queue is full.
+    #[error("there is no room for the message")]
     Full,
     /// The message is larger than the framer or the protocol can carry.
     #[error("a message of {len} bytes exceeds the limit of {limit}")]

@@ -1,12 +1,14 @@
 //! What the sessions of one server or client have in common.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::broadcast::Broadcast;
-use crate::metrics::{Ending, HandshakeFailure, MetricsState, ServerMetrics, Tally};
+use crate::metrics::{Ending, HandshakeFailure, Limit, MetricsState, ServerMetrics, Tally};
 use crate::middleware::MiddlewareChain;
+use crate::trace;
 use crate::{ConfigError, Error, Groups, Message, Session, SessionOptions, Sessions};
 
 /// What the clock can add to now without overflowing.
@@ -80,9 +82,9 @@ impl Hub {
         self.middleware.as_ref()
     }
 
-    /// Counts an error; whoever calls this also has the error reported.
+    /// Counts and logs an error; whoever calls this also has the error reported.
     pub fn count_error(&self, error: &Error) {
-        let _ = error;
+        trace::reported(error);
         self.metrics.count_error();
     }
 
@@ -119,8 +121,15 @@ impl Hub {
         self.metrics.record_handshake(took);
     }
 
-    /// Counts a handshake that made no session.
-    pub fn count_handshake_failure(&self, failure: HandshakeFailure) {
+    /// Counts a socket from `peer` that was closed because of `limit`.
+    pub fn count_refusal(&self, limit: Limit, peer: Option<SocketAddr>) {
+        trace::refused(limit, peer);
+        self.metrics.count_refusal(limit);
+    }
+
+    /// Counts a handshake with `peer` that made no session.
+    pub fn count_handshake_failure(&self, failure: HandshakeFailure, peer: Option<SocketAddr>) {
+        trace::handshake_failed(failure, peer);
         self.metrics.count_handshake_failure(failure);
     }
 
@@ -132,5 +141,6 @@ impl Hub {
     pub(crate) fn leave(&self, session: &Session) {
         self.groups.retire(session);
         self.metrics.retire(&self.sessions, session);
+        trace::disconnected(session);
     }
 }

@@ -18,7 +18,9 @@
 //! | [`sessions`], [`groups`], [`broadcast`] | many sessions at once |
 //! | [`events`] | handlers, kept by type, several per event |
 //! | [`middleware`] | hooks around every session |
+//! | [`rate_limit`] | a middleware that bounds messages per time |
 //! | [`metrics`] | counters of a session and of a server |
+//! | [`trace`] | what is logged, with which target and level |
 //!
 //! Features: `metrics` adds the OpenTelemetry instruments, `tls` what a session says about its TLS.
 
@@ -30,6 +32,7 @@ pub mod error;
 pub mod events;
 pub mod groups;
 pub mod hub;
+pub mod ip;
 pub mod isolation;
 pub mod items;
 pub mod message;
@@ -38,9 +41,11 @@ pub mod middleware;
 pub mod options;
 pub mod outbox;
 pub mod peer;
+pub mod rate_limit;
 pub mod session;
 pub mod sessions;
 pub mod state;
+pub mod trace;
 
 pub use broadcast::{Broadcast, BroadcastReport};
 pub use error::{BoxError, ConfigError, Error, ErrorKind, SendError};
@@ -56,6 +61,7 @@ pub use outbox::SendOutcome;
 pub use peer::Peer;
 #[cfg(feature = "tls")]
 pub use peer::{TlsInfo, TlsVersion};
+pub use rate_limit::{RateLimit, RateLimitAction};
 pub use session::{Session, SessionId};
 pub use sessions::Sessions;
 pub use state::{ConnectionState, DisconnectReason, Role};

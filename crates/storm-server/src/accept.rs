@@ -2,15 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use storm_core::isolation::catch_unwind_of;
-use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
+use storm_core::metrics::Limit;
+use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Peer, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 
+use crate::per_ip::PerIp;
+use crate::proxied::Proxies;
 use crate::slots::{Slot, Slots};
 
 /// Waits between failed accepts, doubling from the first to the longest.
@@ -19,25 +22,68 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What a server does with its connections.
 pub(crate) trait Endpoint: Send + Sync + 'static {
-    /// Serves one connection to its end, in a task of its own that holds `slot`.
+    /// Serves one connection to its end, in a task of its own that holds `slot`, and tells that when a handshake is over.
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
+
+    /// Serves a connection that was upgraded elsewhere; gives the slot back if the server speaks no WebSocket.
+    #[cfg(feature = "ws")]
+    fn serve_upgraded(
+        &self,
+        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot> {
+        let _ = (upgraded, shared);
+        Err(slot)
+    }
 
     /// Reports an error that no session has.
     fn report(&self, error: &Error) -> impl Future<Output = ()> + Send;
 }
 
+/// An [`Endpoint`] of whatever type, for streams that come from elsewhere.
+pub(crate) trait Serve: Send + Sync {
+    fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
+
+    #[cfg(feature = "ws")]
+    fn serve_upgraded(
+        &self,
+        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot>;
+}
+
+/// The implementation of [`Serve`].
+pub(crate) struct Served<E>(pub(crate) Arc<E>);
+
+impl<E: Endpoint> Serve for Served<E> {
+    fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
+        self.0.serve(stream, remote, shared, slot);
+    }
+
+    #[cfg(feature = "ws")]
+    fn serve_upgraded(
+        &self,
+        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot> {
+        self.0.serve_upgraded(upgraded, shared, slot)
+    }
+}
+
 /// What the tasks of one server share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
-    #[cfg_attr(
-        not(any(feature = "ws", feature = "tls")),
-        expect(dead_code, reason = "plain TCP has no handshake")
-    )]
+    pub(crate) per_ip: Option<Arc<PerIp>>,
     pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) proxies: Proxies,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
+    /// Serves what comes from elsewhere; `None` once the server stops, since what its handlers hold may lead back here.
+    pub(crate) endpoint: Mutex<Option<Arc<dyn Serve>>>,
     /// Only moves forward.
     pub(crate) phase: watch::Sender<Phase>,
 }
@@ -58,7 +104,19 @@ impl Shared {
         *self.phase.borrow() >= Phase::Stopping
     }
 
+    /// Whether anything comes before the bytes of a plain TCP connection from there.
+    pub(crate) fn has_handshake(&self, remote: Option<SocketAddr>) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return true;
+        }
+        self.proxies.contains(remote)
+    }
+
     pub(crate) fn enter(&self, phase: Phase) {
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Handlers go with it: not under the lock.
+        drop(endpoint);
         self.phase.send_if_modified(|current| {
             let is_news = *current < phase;
             *current = phase.max(*current);
@@ -72,6 +130,35 @@ impl Shared {
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
     }
 
+    /// A slot for a connection from `remote`, unless a limit is reached.
+    pub(crate) fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, Limit> {
+        let mut slot = self.slots.take().ok_or(Limit::Connections)?;
+        Ok(match (&self.per_ip, remote) {
+            // Whose connection a proxy passes on is known later.
+            (Some(per_ip), Some(addr)) if !self.proxies.contains(remote) => {
+                slot.set_ip(per_ip.take(addr.ip())?);
+                slot
+            }
+            _ => slot,
+        })
+    }
+
+    /// The handshake of `client`'s connection is over. `false` if there is one connection too many of an address that was
+    /// not known before.
+    pub(crate) fn established(&self, slot: &mut Slot, client: Option<SocketAddr>) -> bool {
+        if let (Some(per_ip), Some(addr), false) = (&self.per_ip, client, slot.has_ip()) {
+            match per_ip.take(addr.ip()) {
+                Ok(of_ip) => slot.set_ip(of_ip),
+                Err(limit) => {
+                    self.hub.count_refusal(limit, client);
+                    return false;
+                }
+            }
+        }
+        slot.established();
+        true
+    }
+
     /// For a session that is registered now: ends it if the shutdown may have looked at the sessions before.
     pub(crate) fn admit(&self, session: &Session) {
         let phase = *self.phase.borrow();
@@ -80,6 +167,15 @@ impl Shared {
             Phase::Stopping => say_goodbye(session),
             Phase::Cutting => session.abort_for(DisconnectReason::GoingAway),
         }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("phase", &*self.phase.borrow())
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,8 +217,9 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
             Ok((stream, remote)) => {
                 wait = FIRST_WAIT;
                 // Without a slot the socket is closed here, before anything is read from it.
-                if let Some(slot) = shared.slots.take() {
-                    endpoint.serve(stream, remote, &shared, slot);
+                match shared.slot(remote) {
+                    Ok(slot) => endpoint.serve(stream, remote, &shared, slot),
+                    Err(limit) => shared.hub.count_refusal(limit, remote),
                 }
             }
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
@@ -167,7 +264,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use storm_core::SessionOptions;
@@ -205,6 +301,20 @@ mod tests {
         }
     }
 
+    fn shared(hub: &Arc<Hub>) -> Arc<Shared> {
+        Arc::new(Shared {
+            hub: hub.clone(),
+            slots: Slots::new(None),
+            per_ip: None,
+            handshake_timeout: None,
+            proxies: Proxies::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            endpoint: Mutex::new(None),
+            phase: watch::channel(Phase::Running).0,
+        })
+    }
+
     #[tokio::test(start_paused = true)]
     async fn errors_are_waited_out_and_aborted_connections_passed_over() {
         let out_of_descriptors = io::ErrorKind::Other;
@@ -213,14 +323,7 @@ mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let listener = Failing { errors: Mutex::new(errors), calls: calls.clone() };
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared = Arc::new(Shared {
-            hub: hub.clone(),
-            slots: Slots::new(None),
-            handshake_timeout: None,
-            #[cfg(feature = "tls")]
-            tls: None,
-            phase: watch::channel(Phase::Running).0,
-        });
+        let shared = shared(&hub);
         let endpoint = Arc::new(Reports::default());
         let listening = shared.slots.take().expect("no limit");
         let began = Instant::now();
@@ -235,5 +338,35 @@ mod tests {
         shared.enter(Phase::Stopping);
         accepting.await.expect("no panic");
         assert_eq!(shared.slots.used(), 0);
+    }
+
+    /// Has an error handler that hangs.
+    struct Hangs;
+
+    impl Endpoint for Hangs {
+        fn serve(self: &Arc<Self>, _: Stream, _: Option<SocketAddr>, _: &Arc<Shared>, _: Slot) {}
+
+        async fn report(&self, _: &Error) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_handler_that_hangs_holds_up_no_shutdown_beyond_its_deadline() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let listener = Failing { errors: Mutex::new(vec![io::ErrorKind::Other]), calls: calls.clone() };
+        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+        let shared = shared(&hub);
+        let listening = shared.slots.take().expect("no limit");
+        let accepting = tokio::spawn(accept_loop(listener, Arc::new(Hangs), shared.clone(), listening));
+        while hub.metrics().error_count == 0 {
+            tokio::task::yield_now().await;
+        }
+        shared.enter(Phase::Stopping);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(!accepting.is_finished(), "it has its time");
+        shared.enter(Phase::Cutting);
+        accepting.await.expect("no panic");
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,20 +1,25 @@
 //! The handle to a running server.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use storm_core::metrics::{Ending, HandshakeFailure};
 use storm_core::{
-    Broadcast, ConnectionState, DisconnectReason, Groups, Hub, Message, ServerMetrics, Sessions,
+    Broadcast, ConnectionState, DisconnectReason, Groups, Hub, Message, Peer, ServerMetrics, Sessions,
 };
 
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConfigError;
 
-use crate::accept::{Phase, Shared, say_goodbye};
-use crate::slots::Slots;
+use storm_transport::Stream;
+#[cfg(feature = "ws")]
+use storm_transport::ws::Agreed;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::accept::{Phase, Serve, Shared, say_goodbye};
+use crate::slots::{Slot, Slots};
 
 /// A running server. Cloning is cheap; dropping every handle leaves the server running.
 #[derive(Debug, Clone)]
@@ -39,6 +44,21 @@ pub struct ShutdownReport {
     pub refused: usize,
     /// Connections whose handlers were still running when the shutdown returned.
     pub unfinished: usize,
+}
+
+/// Why a server does not serve a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// It is stopping, or has stopped.
+    #[error("the server is stopping")]
+    Stopping,
+    /// It has as many connections as it takes, of this address or at all.
+    #[error("the server has as many connections as it takes")]
+    Full,
+    /// An upgraded connection, and the server speaks no WebSocket.
+    #[error("the server speaks no websocket")]
+    NotWebSocket,
 }
 
 impl ServerHandle {
@@ -90,6 +110,92 @@ impl ServerHandle {
     /// Sends `text` to every session; see [`Broadcast`].
     pub fn broadcast_text(&self, text: impl Into<ByteString>) -> Broadcast<'_> {
         self.shared.hub.broadcast_text(text)
+    }
+
+    /// Serves a stream that came from elsewhere as if it had been accepted: within `max_connections`, with TLS and the upgrade
+    /// if the server has them. An abort resets a TCP socket, and drops any other stream. Needs a tokio runtime.
+    ///
+    /// ```
+    /// use storm_server::TcpServer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = TcpServer::unbound()
+    ///     .on_data(|session, data| async move { session.send(data).await })
+    ///     .start()
+    ///     .await?;
+    /// let (here, there) = tokio::io::duplex(1024);
+    /// server.serve(there)?;
+    /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// # let mut here = here;
+    /// # here.write_all(b"hello").await?;
+    /// # let mut read = [0; 5];
+    /// # here.read_exact(&mut read).await?;
+    /// # assert_eq!(&read, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The server is stopping, or full; the stream is dropped.
+    pub fn serve<S>(&self, stream: S) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = Stream::of(stream);
+        let remote = stream.peer_addr();
+        self.serve_from(stream, remote)
+    }
+
+    /// [`serve`](Self::serve), for a peer whose address is known by other means.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub fn serve_from<S>(&self, stream: S, remote: Option<SocketAddr>) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let endpoint = self.endpoint()?;
+        let slot = self.slot(remote)?;
+        endpoint.serve(Stream::of(stream), remote, &self.shared, slot);
+        Ok(())
+    }
+
+    /// Serves a WebSocket connection that another HTTP stack has accepted and upgraded. What was agreed comes from the request that
+    /// stack has read: [`Request::from_http`](storm_ws_proto::handshake::Request::from_http) checks it,
+    /// [`Upgrade::accept`](storm_ws_proto::handshake::Upgrade::accept) answers,
+    /// [`Accepted::to_http`](storm_ws_proto::handshake::Accepted::to_http) is the answer for it to send, and
+    /// [`Agreed::new`] sums up. Hooks and origins of this server are passed over.
+    ///
+    /// # Errors
+    /// The server is stopping, full, or none for WebSocket; the stream is dropped.
+    #[cfg(feature = "ws")]
+    pub fn serve_upgraded<S>(
+        &self,
+        stream: S,
+        peer: impl Into<Peer>,
+        agreed: Agreed,
+    ) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let endpoint = self.endpoint()?;
+        let peer = peer.into();
+        let slot = self.slot(peer.addr)?;
+        let upgraded = (Stream::of(stream), peer, agreed);
+        endpoint.serve_upgraded(upgraded, &self.shared, slot).map_err(|_| ServeError::NotWebSocket)
+    }
+
+    fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, ServeError> {
+        self.shared.slot(remote).map_err(|limit| {
+            self.shared.hub.count_refusal(limit, remote);
+            ServeError::Full
+        })
+    }
+
+    fn endpoint(&self) -> Result<Arc<dyn Serve>, ServeError> {
+        let endpoint = self.shared.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoint.clone().ok_or(ServeError::Stopping)
     }
 
     /// Reads the files of certificates, keys and roots anew, for new connections. Those that are there go on as they are.
@@ -148,6 +254,7 @@ impl ServerHandle {
         // Before anyone closes: a close keeps the deadline it began with.
         self.shared.hub.extend_closes(deadline);
         self.shared.enter(Phase::Stopping);
+        tracing::info!(target: "stormsocket::server", sessions = self.sessions().len(), ?deadline, "stopping");
         for session in self.sessions().iter() {
             say_goodbye(&session);
         }
@@ -162,13 +269,15 @@ impl ServerHandle {
             let _ = tokio::time::timeout(grace, self.stopped()).await;
         }
         let after = self.ends();
-        ShutdownReport {
+        let report = ShutdownReport {
             closed: after.closed - before.closed,
             aborted: after.aborted - before.aborted,
             lost: after.lost - before.lost,
             refused: after.refused - before.refused,
             unfinished: self.shared.slots.used() + self.listening.used(),
-        }
+        };
+        tracing::info!(target: "stormsocket::server", ?report, "stopped");
+        report
     }
 
     /// What has ended so far.

@@ -250,16 +250,7 @@ async fn decide<E: Endpoint>(
             return Err(Refusal::new(HandshakeFailure::HookFailed, error));
         }
     };
-    let mut agreed = Agreed::default();
-    agreed.protocol = accepted.protocol;
-    agreed.target = match upgrade.query() {
-        Some(query) => format!("{}?{query}", upgrade.path()),
-        None => upgrade.path().to_owned(),
-    };
-    #[cfg(feature = "deflate")]
-    {
-        agreed.deflate = accepted.deflate;
-    }
+    let agreed = Agreed::new(&upgrade, &accepted);
     Ok((accepted.response, agreed))
 }
 

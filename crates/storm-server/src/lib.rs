@@ -1,7 +1,7 @@
 //! Servers: what happens around a connection on the accepting side.
 //!
 //! ```text
-//!  Listener ── accept ──> slot (max_connections) ──> handshake (TLS, upgrade; one budget), if there is one
+//!  Listener ── accept ──> slot (max_connections) ──> handshake (PROXY header, TLS, upgrade; one budget), if any
 //!                 └ errors: back off, report, go on     └──> connection task ── storm_transport::Connection::run
 //!                                                                 └ slot released when the task ends
 //!  ServerHandle ── shutdown(deadline) ──> stop accepting, close all, wait, abort, report
@@ -13,13 +13,14 @@
 //! Not here: the connection loop (`storm-transport`), sessions and groups (`storm-core`).
 
 mod accept;
-#[cfg(any(feature = "ws", feature = "tls"))]
 mod budget;
 mod events;
 mod handle;
 #[cfg(feature = "ws")]
 mod handshake;
 mod options;
+mod per_ip;
+mod proxied;
 #[cfg(feature = "tls")]
 mod secure;
 #[cfg(feature = "signal")]
@@ -30,12 +31,14 @@ mod tcp;
 #[cfg(feature = "ws")]
 mod ws;
 
-pub use handle::{ServerHandle, ShutdownReport};
+pub use handle::{ServeError, ServerHandle, ShutdownReport};
 #[cfg(feature = "ws")]
 pub use handshake::{HttpRequest, HttpResponse, UpgradeRequest};
 pub use options::{ServerOptions, StartError};
 #[cfg(feature = "signal")]
 pub use signal::shutdown_signal;
+#[cfg(feature = "ws")]
+pub use storm_transport::ws::Agreed;
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{Accept, AnswerError, Reject};
 #[cfg(feature = "ws")]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use storm_core::{ConfigError, SessionOptions};
 use storm_transport::{BindAddr, SocketOptions};
 
+use crate::proxied::Proxies;
+
 /// Options of a server. Each has a setter of the same name here and on the server's builder.
 ///
 /// ```
@@ -24,9 +26,32 @@ pub struct ServerOptions {
     /// Connections at a time, those still in a handshake included; `None` is no limit of ours. Default `None`. Sockets
     /// above it are closed before anything is read.
     pub max_connections: Option<usize>,
-    /// Budget from accept to the end of the handshake: TLS, the upgrade and its hook together. Default 5 s; `None` waits
-    /// for ever, and so lets anyone hold a slot for nothing. Plain TCP has no handshake.
+    /// Connections of one address at a time, those still in a handshake included; `None` is no limit of ours. Default `None`:
+    /// behind a proxy all connections have its address, unless
+    /// [`proxy_protocol_from`](Self::proxy_protocol_from) lists it. Sockets above it are closed before anything is read; those
+    /// that a listed proxy passes on, when their handshake is over. Unix sockets have no address.
+    pub max_connections_per_ip: Option<usize>,
+    /// Connections of one address that are still in a handshake; `None` is no limit of ours. Default `None`. Plain HTTP
+    /// requests count until they are answered, and what a listed proxy passes on does not count. Sockets above it are closed
+    /// before anything is read.
+    pub max_handshakes_per_ip: Option<usize>,
+    /// Leading bits of an IPv6 address that count as one address for these two. Default 64, what one customer has at least;
+    /// 128 tells every address apart.
+    pub ipv6_prefix: u8,
+    /// Budget from accept to the end of the handshake: PROXY header, TLS, the upgrade and its hook together. Default 5 s;
+    /// `None` waits for ever, and so lets anyone hold a slot for nothing. Plain TCP has no handshake.
     pub handshake_timeout: Option<Duration>,
+    /// Addresses and networks (`10.0.0.0/8`) of load balancers that speak the PROXY protocol, version 1 or 2. Their
+    /// connections must begin with its header, and have the client's address for their `remote_addr`; connections from
+    /// anywhere else are taken as they are, so that nobody can choose an address. Default: none.
+    ///
+    /// ```
+    /// use storm_server::TcpServer;
+    ///
+    /// let server = TcpServer::bind("0.0.0.0:5000").proxy_protocol_from(["10.0.0.0/8", "2001:db8::5"]);
+    /// # let _ = server;
+    /// ```
+    pub proxy_protocol_from: Vec<String>,
     /// Speaks TLS on every connection. Default `None`: none.
     #[cfg(feature = "tls")]
     pub tls: Option<storm_transport::TlsOptions>,
@@ -41,7 +66,11 @@ impl Default for ServerOptions {
         Self {
             backlog: 128,
             max_connections: None,
+            max_connections_per_ip: None,
+            max_handshakes_per_ip: None,
+            ipv6_prefix: 64,
             handshake_timeout: Some(Duration::from_secs(5)),
+            proxy_protocol_from: Vec::new(),
             #[cfg(feature = "tls")]
             tls: None,
             socket: SocketOptions::default(),
@@ -58,12 +87,23 @@ impl ServerOptions {
         if self.max_connections == Some(0) {
             return Err(ConfigError::new("max_connections", "must be at least 1; None removes the limit"));
         }
+        const PER_IP: &str = "must be at least 1; None removes the limit";
+        if self.max_connections_per_ip == Some(0) {
+            return Err(ConfigError::new("max_connections_per_ip", PER_IP));
+        }
+        if self.max_handshakes_per_ip == Some(0) {
+            return Err(ConfigError::new("max_handshakes_per_ip", PER_IP));
+        }
+        if !(1..=128).contains(&self.ipv6_prefix) {
+            return Err(ConfigError::new("ipv6_prefix", "must be from 1 to 128 bits"));
+        }
         if self.handshake_timeout == Some(Duration::ZERO) {
             return Err(ConfigError::new(
                 "handshake_timeout",
                 "must be longer than zero; None removes the limit",
             ));
         }
+        Proxies::parse(&self.proxy_protocol_from)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             tls.validate()?;
@@ -85,6 +125,30 @@ macro_rules! option_setters {
         /// Sets [`ServerOptions::max_connections`](crate::ServerOptions::max_connections).
         pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
             self.$($options.)?max_connections = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::max_connections_per_ip`](crate::ServerOptions::max_connections_per_ip).
+        pub fn max_connections_per_ip(mut self, connections: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?max_connections_per_ip = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::max_handshakes_per_ip`](crate::ServerOptions::max_handshakes_per_ip).
+        pub fn max_handshakes_per_ip(mut self, connections: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?max_handshakes_per_ip = connections.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::ipv6_prefix`](crate::ServerOptions::ipv6_prefix).
+        pub fn ipv6_prefix(mut self, bits: u8) -> Self {
+            self.$($options.)?ipv6_prefix = bits;
+            self
+        }
+
+        /// Sets [`ServerOptions::proxy_protocol_from`](crate::ServerOptions::proxy_protocol_from).
+        pub fn proxy_protocol_from<T: Into<String>>(mut self, peers: impl IntoIterator<Item = T>) -> Self {
+            self.$($options.)?proxy_protocol_from = peers.into_iter().map(Into::into).collect();
             self
         }
 

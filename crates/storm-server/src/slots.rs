@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
+use crate::per_ip::IpSlot;
+
 /// Counts connections from accept to the end of their task, and says when there are none.
 #[derive(Debug)]
 pub(crate) struct Slots {
@@ -18,7 +20,11 @@ pub(crate) struct Slots {
 
 /// One connection's slot, free again when dropped.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<Slots>);
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    /// Its place among the connections of its address, where those are limited.
+    of_ip: Option<Box<IpSlot>>,
+}
 
 impl Slots {
     pub(crate) fn new(max: Option<usize>) -> Arc<Self> {
@@ -29,7 +35,7 @@ impl Slots {
     pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
         let take = |used| (used < self.max).then_some(used + 1);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Slot(self.clone()))
+        Some(Slot { slots: self.clone(), of_ip: None })
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -61,6 +67,22 @@ pin_project! {
 }
 
 impl Slot {
+    /// Counts among the connections of an address, too.
+    pub(crate) fn set_ip(&mut self, slot: IpSlot) {
+        self.of_ip = Some(Box::new(slot));
+    }
+
+    pub(crate) fn has_ip(&self) -> bool {
+        self.of_ip.is_some()
+    }
+
+    /// The connection's handshake is over.
+    pub(crate) fn established(&mut self) {
+        if let Some(of_ip) = &mut self.of_ip {
+            of_ip.established();
+        }
+    }
+
     /// The future of a connection that holds this slot.
     pub(crate) fn held_by<F: Future>(self, connection: F) -> Holding<F> {
         Holding { connection, slot: self }
@@ -77,8 +99,10 @@ impl<F: Future> Future for Holding<F> {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.0.used.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.freed.notify_waiters();
+        // Before the last slot is seen to be free.
+        self.of_ip = None;
+        if self.slots.used.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.slots.freed.notify_waiters();
         }
     }
 }

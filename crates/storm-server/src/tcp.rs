@@ -1,8 +1,6 @@
 //! The TCP server.
 
 use std::net::SocketAddr;
-#[cfg(feature = "tls")]
-use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -11,17 +9,15 @@ use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
 };
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::accept::{Endpoint, Shared};
-#[cfg(feature = "tls")]
-use crate::budget::within_budget;
+use crate::budget::{prepare, within_budget};
 use crate::events::event_setters;
 use crate::options::option_setters;
-#[cfg(feature = "tls")]
-use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -62,10 +58,16 @@ impl Default for TcpServer {
 }
 
 impl TcpServer {
-    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    /// A server for `addr`: `host:port`, a socket address, the path of a unix socket, or a listener that is open already, of
+    /// the standard library or of tokio. Nothing is bound yet.
     pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self { addrs: vec![addr.into()], ..Self::unbound() }
+    }
+
+    /// A server that listens nowhere: it serves what [`ServerHandle::serve`] is given.
+    pub fn unbound() -> Self {
         Self {
-            addrs: vec![addr.into()],
+            addrs: Vec::new(),
             options: ServerOptions::default(),
             middleware: MiddlewareChain::default(),
             framer: RawFramer,
@@ -75,7 +77,7 @@ impl TcpServer {
 }
 
 impl<E, F> TcpServer<E, F> {
-    /// Listens on `addr`, too.
+    /// Listens on `addr`, too. `[::]` takes IPv4 connections as well, unless an IPv4 address with the same port is there.
     pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
         self.addrs.push(addr.into());
         self
@@ -158,19 +160,18 @@ where
     F: MessageFramer + Clone + Sync,
 {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
-        #[cfg(feature = "tls")]
-        if shared.tls.is_some() {
-            let (endpoint, shared) = (self.clone(), shared.clone());
-            // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
-            tokio::spawn(async move {
-                let secured = pin!(secure(stream, remote.into(), &shared, &*endpoint));
-                if let Some((stream, peer)) = within_budget(&shared, secured).await {
-                    endpoint.run(stream, peer, &shared, slot);
-                }
-            });
+        if !shared.has_handshake(remote) {
+            self.run(stream, remote.into(), shared, slot);
             return;
         }
-        self.run(stream, remote.into(), shared, slot);
+        let (endpoint, shared) = (self.clone(), shared.clone());
+        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
+        tokio::spawn(async move {
+            let prepared = Box::pin(prepare(stream, remote, &shared, &*endpoint));
+            if let Some((stream, peer)) = within_budget(&shared, remote, prepared).await {
+                endpoint.run(stream, peer, &shared, slot);
+            }
+        });
     }
 
     async fn report(&self, error: &Error) {
@@ -184,10 +185,15 @@ where
     F: MessageFramer + Clone + Sync,
 {
     /// Runs the connection in a task of its own.
-    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, slot: Slot) {
+    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, mut slot: Slot) {
+        if !shared.established(&mut slot, peer.addr) {
+            return;
+        }
         let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
         shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
-        tokio::spawn(slot.held_by(connection.run(self.events.clone())));
+        let session = connection.session().clone();
+        let running = connection.run(self.events.clone());
+        tokio::spawn(slot.held_by(traced(&session, "tcp", running)));
     }
 }

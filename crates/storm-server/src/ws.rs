@@ -9,6 +9,7 @@ use storm_core::events::{
 };
 use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
+use storm_core::trace::traced;
 use storm_core::{
     DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Peer, Role,
 };
@@ -17,12 +18,10 @@ use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::accept::{Endpoint, Shared};
-use crate::budget::within_budget;
+use crate::budget::{prepare, within_budget};
 use crate::events::event_setters;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
-#[cfg(feature = "tls")]
-use crate::secure::secure;
 use crate::slots::Slot;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
@@ -67,10 +66,16 @@ impl Default for WsServer {
 }
 
 impl WsServer {
-    /// A server for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is bound yet.
+    /// A server for `addr`: `host:port`, a socket address, the path of a unix socket, or a listener that is open already, of
+    /// the standard library or of tokio. Nothing is bound yet.
     pub fn bind(addr: impl Into<BindAddr>) -> Self {
+        Self { addrs: vec![addr.into()], ..Self::unbound() }
+    }
+
+    /// A server that listens nowhere: it serves what [`ServerHandle::serve`] is given.
+    pub fn unbound() -> Self {
         Self {
-            addrs: vec![addr.into()],
+            addrs: Vec::new(),
             options: ServerOptions::default(),
             ws: WsOptions::default(),
             middleware: MiddlewareChain::default(),
@@ -82,7 +87,7 @@ impl WsServer {
 }
 
 impl<E> WsServer<E> {
-    /// Listens on `addr`, too.
+    /// Listens on `addr`, too. `[::]` takes IPv4 connections as well, unless an IPv4 address with the same port is there.
     pub fn also_bind(mut self, addr: impl Into<BindAddr>) -> Self {
         self.addrs.push(addr.into());
         self
@@ -245,20 +250,24 @@ struct WsEndpoint<E> {
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let (endpoint, shared) = (self.clone(), shared.clone());
-        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection. It is boxed and
-        // gone before anything of the connection is allocated, which then takes its place: else ten thousand
-        // handshakes leave ten thousand holes.
+        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let upgraded = {
-                let mut upgrade = Box::pin(endpoint.upgrade(stream, remote.into(), &shared));
-                within_budget(&shared, upgrade.as_mut()).await
-            };
-            let Some(upgraded) = upgraded else { return };
-            let Upgraded { stream, peer, agreed, early } = upgraded;
-            let (protocol, driver) = endpoint.register(agreed, peer, &shared);
-            let connection = Connection::new(stream, protocol, driver, early);
-            tokio::spawn(slot.held_by(connection.run(endpoint.events.clone())));
+            let upgrading = Box::pin(endpoint.upgrade(stream, remote, &shared));
+            let upgraded = within_budget(&shared, remote, upgrading).await;
+            if let Some(upgraded) = upgraded {
+                endpoint.run(upgraded, &shared, slot);
+            }
         });
+    }
+
+    fn serve_upgraded(
+        &self,
+        (stream, peer, agreed): (Stream, Peer, Agreed),
+        shared: &Shared,
+        slot: Slot,
+    ) -> Result<(), Slot> {
+        self.run(Upgraded { stream, peer, agreed, early: BytesMut::new() }, shared, slot);
+        Ok(())
     }
 
     async fn report(&self, error: &Error) {
@@ -276,31 +285,29 @@ struct Upgraded {
 }
 
 impl<E: Events<WsSession, Message>> WsEndpoint<E> {
-    /// TLS, if the server speaks it, and the upgrade.
+    /// What comes before the upgrade, and the upgrade.
     async fn upgrade(
         &self,
         stream: Stream,
-        peer: Peer,
+        remote: Option<SocketAddr>,
         shared: &Shared,
     ) -> Result<Upgraded, Option<HandshakeFailure>> {
-        #[cfg(feature = "tls")]
-        let (stream, peer) = match shared.tls {
-            Some(_) => Box::pin(secure(stream, peer, shared, self)).await?,
-            None => (stream, peer),
-        };
-        let mut stream = stream;
+        let (mut stream, peer) = prepare(stream, remote, shared, self).await?;
         let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
         Ok(Upgraded { stream, peer, agreed, early })
     }
 
-    fn register(
-        &self,
-        agreed: Agreed,
-        peer: Peer,
-        shared: &Shared,
-    ) -> (WsProtocol, storm_core::driver::Driver) {
+    /// Runs the connection in a task of its own.
+    fn run(&self, upgraded: Upgraded, shared: &Shared, mut slot: Slot) {
+        let Upgraded { stream, peer, agreed, early } = upgraded;
+        if !shared.established(&mut slot, peer.addr) {
+            return;
+        }
         let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
         shared.admit(driver.session());
-        (protocol, driver)
+        let connection = Connection::new(stream, protocol, driver, early);
+        let session = connection.session().clone();
+        let running = connection.run(self.events.clone());
+        tokio::spawn(slot.held_by(traced(&session, "ws", running)));
     }
 }

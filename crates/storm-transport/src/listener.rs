@@ -1,9 +1,10 @@
-//! Listening sockets and the addresses they bind.
+//! Listening sockets, opened here or handed over, and the addresses they bind.
 
 use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::TcpListener;
 #[cfg(unix)]
@@ -11,7 +12,8 @@ use tokio::net::UnixListener;
 
 use crate::{SocketOptions, Stream};
 
-/// Where a server listens: `host:port`, a [`SocketAddr`], or a unix socket path.
+/// Where a server listens: `host:port`, a [`SocketAddr`], a unix socket path, or a listener that is open already (socket
+/// activation, say), of the standard library or of tokio.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BindAddr {
@@ -22,6 +24,8 @@ pub enum BindAddr {
     /// The path of a unix socket.
     #[cfg(unix)]
     Unix(PathBuf),
+    /// A listener that is open already.
+    Open(OpenListener),
 }
 
 impl From<&str> for BindAddr {
@@ -62,6 +66,80 @@ impl From<&Path> for BindAddr {
     }
 }
 
+/// A listener somebody else has opened, to be used once.
+#[derive(Debug, Clone)]
+pub struct OpenListener(Arc<Mutex<Option<Handed>>>);
+
+#[derive(Debug)]
+enum Handed {
+    Std(std::net::TcpListener),
+    Tokio(TcpListener),
+    #[cfg(unix)]
+    StdUnix(std::os::unix::net::UnixListener),
+    #[cfg(unix)]
+    TokioUnix(UnixListener),
+}
+
+impl OpenListener {
+    fn new(listener: Handed) -> Self {
+        Self(Arc::new(Mutex::new(Some(listener))))
+    }
+
+    fn open(&self, options: &SocketOptions) -> io::Result<Listener> {
+        let handed = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match handed {
+            Some(Handed::Std(listener)) => {
+                listener.set_nonblocking(true)?;
+                Ok(Listener::Handed(TcpListener::from_std(listener)?, options.clone()))
+            }
+            Some(Handed::Tokio(listener)) => Ok(Listener::Handed(listener, options.clone())),
+            #[cfg(unix)]
+            Some(Handed::StdUnix(listener)) => {
+                listener.set_nonblocking(true)?;
+                Ok(Listener::HandedUnix(UnixListener::from_std(listener)?))
+            }
+            #[cfg(unix)]
+            Some(Handed::TokioUnix(listener)) => Ok(Listener::HandedUnix(listener)),
+            None => Err(io::Error::new(io::ErrorKind::AddrInUse, "the listener is in use already")),
+        }
+    }
+}
+
+/// The same listener, not one of the same address.
+impl PartialEq for OpenListener {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for OpenListener {}
+
+impl From<std::net::TcpListener> for BindAddr {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self::Open(OpenListener::new(Handed::Std(listener)))
+    }
+}
+
+impl From<TcpListener> for BindAddr {
+    fn from(listener: TcpListener) -> Self {
+        Self::Open(OpenListener::new(Handed::Tokio(listener)))
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::unix::net::UnixListener> for BindAddr {
+    fn from(listener: std::os::unix::net::UnixListener) -> Self {
+        Self::Open(OpenListener::new(Handed::StdUnix(listener)))
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixListener> for BindAddr {
+    fn from(listener: UnixListener) -> Self {
+        Self::Open(OpenListener::new(Handed::TokioUnix(listener)))
+    }
+}
+
 /// A listening socket. Dropping it stops listening and removes the file of a unix socket.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -71,21 +149,41 @@ pub enum Listener {
     /// A unix socket.
     #[cfg(unix)]
     Unix(UnixListener, SocketFile),
+    /// TCP, opened by somebody else.
+    Handed(TcpListener, SocketOptions),
+    /// A unix socket, opened by somebody else; so its file is somebody else's.
+    #[cfg(unix)]
+    HandedUnix(UnixListener),
+}
+
+/// Which connections a listener on an IPv6 address takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// On `[::]`, those of IPv4, too.
+    Both,
+    /// Those of IPv6: another listener has the same port of IPv4.
+    V6Only,
 }
 
 impl Listener {
-    /// Binds and listens.
+    /// Binds and listens, or takes over what is open already. `[::]` takes connections of IPv4, too, unless `families` says
+    /// otherwise, whatever the system's default is.
     ///
     /// # Errors
     /// The name does not resolve, or no address of it can be bound. A unix path that holds anything but a socket nobody
     /// listens on is refused and left alone.
-    pub async fn bind(addr: &BindAddr, backlog: u32, options: &SocketOptions) -> io::Result<Self> {
+    pub async fn bind(
+        addr: &BindAddr,
+        families: Families,
+        backlog: u32,
+        options: &SocketOptions,
+    ) -> io::Result<Self> {
         match addr {
-            BindAddr::Ip(addr) => Self::bind_tcp(*addr, backlog, options),
+            BindAddr::Ip(addr) => Self::bind_tcp(*addr, families, backlog, options),
             BindAddr::Name(name) => {
                 let mut failed = None;
                 for addr in tokio::net::lookup_host(name).await? {
-                    match Self::bind_tcp(addr, backlog, options) {
+                    match Self::bind_tcp(addr, families, backlog, options) {
                         Ok(listener) => return Ok(listener),
                         Err(error) => failed = Some(error),
                     }
@@ -95,14 +193,23 @@ impl Listener {
             }
             #[cfg(unix)]
             BindAddr::Unix(path) => Self::bind_unix(path, backlog),
+            BindAddr::Open(listener) => listener.open(options),
         }
     }
 
-    fn bind_tcp(addr: SocketAddr, backlog: u32, options: &SocketOptions) -> io::Result<Self> {
+    fn bind_tcp(
+        addr: SocketAddr,
+        families: Families,
+        backlog: u32,
+        options: &SocketOptions,
+    ) -> io::Result<Self> {
         // Accepted sockets inherit the options on Linux; buffer sizes must be set before `listen` everywhere.
         let socket = options.socket(addr)?;
         #[cfg(not(windows))]
         socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(families == Families::V6Only)?;
+        }
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Self::Tcp(TcpListener::from_std(socket.into())?, options.clone()))
@@ -123,9 +230,9 @@ impl Listener {
     /// The address it listens on, with the port the system chose if 0 was asked for; `None` for a unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener, _) => listener.local_addr().ok(),
+            Self::Tcp(listener, _) | Self::Handed(listener, _) => listener.local_addr().ok(),
             #[cfg(unix)]
-            Self::Unix(..) => None,
+            Self::Unix(..) | Self::HandedUnix(_) => None,
         }
     }
 
@@ -143,15 +250,26 @@ impl Listener {
                 if cfg!(not(target_os = "linux")) {
                     options.apply(&(&stream).into())?;
                 }
-                Ok((Stream::Tcp(stream), Some(addr)))
+                Ok((Stream::Tcp(stream), Some(canonical(addr))))
+            }
+            Self::Handed(listener, options) => {
+                let (stream, addr) = listener.accept().await?;
+                // What its opener set stays where our options leave it to the system.
+                options.apply_late(&(&stream).into())?;
+                Ok((Stream::Tcp(stream), Some(canonical(addr))))
             }
             #[cfg(unix)]
-            Self::Unix(listener, _) => {
+            Self::Unix(listener, _) | Self::HandedUnix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), None))
             }
         }
     }
+}
+
+/// An IPv4 peer by its own address, though it came by a listener on `[::]`.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// Removes the file of a socket nobody listens on.

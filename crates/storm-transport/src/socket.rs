@@ -126,6 +126,18 @@ impl SocketOptions {
         Ok(socket)
     }
 
+    /// Sets everything on a connection that somebody else's listener has accepted. Buffer sizes come late there: larger ones than
+    /// the listener's cannot scale the window any more.
+    pub(crate) fn apply_late(&self, socket: &SockRef<'_>) -> io::Result<()> {
+        if let Some(bytes) = self.recv_buffer_size {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.send_buffer_size {
+            socket.set_send_buffer_size(bytes)?;
+        }
+        self.apply(socket)
+    }
+
     /// Sets what can be set at any time.
     pub(crate) fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
         if self.no_delay {

@@ -1,5 +1,6 @@
 //! The kinds of stream a connection runs over.
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -34,14 +35,35 @@ pub enum Stream {
     /// TLS over any of these.
     #[cfg(feature = "tls")]
     Tls(Box<crate::tls::TlsStream>),
-    /// Opened by somebody else: see [`Stream::foreign`].
+    /// Opened by somebody else: see [`Stream::of`].
     Foreign(Box<dyn Transport>),
 }
 
 impl Stream {
-    /// Any `AsyncRead + AsyncWrite`. An abort drops it.
-    pub fn foreign<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Self {
-        Self::Foreign(Box::new(Foreign(stream)))
+    /// Any `AsyncRead + AsyncWrite`. A TCP or unix socket of tokio's, or a `Stream`, stays what it is; any other is dropped by an
+    /// abort.
+    pub fn of<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Self {
+        let mut stream = Some(stream);
+        let any: &mut dyn Any = &mut stream;
+        if let Some(Some(known)) = any.downcast_mut::<Option<Self>>().map(Option::take) {
+            return known;
+        }
+        if let Some(Some(tcp)) = any.downcast_mut::<Option<TcpStream>>().map(Option::take) {
+            return Self::Tcp(tcp);
+        }
+        #[cfg(unix)]
+        if let Some(Some(unix)) = any.downcast_mut::<Option<UnixStream>>().map(Option::take) {
+            return Self::Unix(unix);
+        }
+        Self::Foreign(Box::new(Foreign(stream.expect("it is none of those it was taken for"))))
+    }
+
+    /// The peer's address, where the stream has one to tell.
+    pub fn peer_addr(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.peer_addr().ok(),
+            _ => None,
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 use bytes::BytesMut;
 
 use crate::handshake::{Accept, ClientRequest, HeadLimits, RequestReader};
+#[cfg(feature = "deflate")]
+use crate::{CloseCode, CloseFrame, MessageKind, SendError, Sender, SharedFrame, SharedKey};
 use crate::{Incoming, Limits, Message, ProtocolError, Receiver, Role};
 
 /// A request head; whatever is accepted must also be answerable.
@@ -149,6 +151,125 @@ pub fn deflate_frames(role: Role, data: &[u8]) {
     assert_eq!(whole.0, pieces.0);
     // Which of two broken rules is met first depends on how much is inflated at once.
     assert_eq!(whole.1.is_some(), pieces.1.is_some());
+}
+
+/// What one side may be told to send, in any order; the other side must receive exactly what was not refused.
+///
+/// Of `data`, three bytes say what was agreed and how the wire is cut up; then each operation has a byte for what, two for
+/// how long and how often, and its payload.
+#[cfg(feature = "deflate")]
+pub fn conversation(from: Role, data: &[u8]) {
+    let [flags, takeover, step, script @ ..] = data else { return };
+    let params = crate::DeflateParams {
+        server_no_context_takeover: takeover & 1 != 0,
+        client_no_context_takeover: takeover & 2 != 0,
+        server_max_window_bits: 8 + (takeover >> 2) % 8,
+        client_max_window_bits: 8 + (takeover >> 5),
+    };
+    let options = crate::DeflateOptions::default().level(flags >> 4).min_size(usize::from(flags & 0x0E) * 8);
+    let (mut sender, to) = match from {
+        Role::Server => (Sender::server(), Role::Client),
+        Role::Client => (Sender::client(|| [0x37, 0xFA, 0x21, 0x3D]), Role::Server),
+    };
+    let mut receiver = Receiver::new(to, Limits::default());
+    if flags & 1 != 0 {
+        (sender, receiver) = (sender.deflate(&params, &options), receiver.deflate(&params));
+    }
+    let mut said = Said::default();
+    let mut script = script;
+    while let [what, len, times, rest @ ..] = script {
+        let (payload, rest) = rest.split_at(usize::from(*len).min(rest.len()));
+        script = rest;
+        said.operation(&mut sender, *what, &payload.repeat(1 + usize::from(*times % 32)));
+    }
+    let step = if *step < 128 { 1 + usize::from(*step) } else { said.wire.len().max(1) };
+    let (mut wire, mut events) = (BytesMut::new(), Vec::new());
+    for piece in said.wire.chunks(step) {
+        wire.extend_from_slice(piece);
+        while let Some(incoming) = receiver.receive(&mut wire).expect("we keep to the rules") {
+            events.push(incoming);
+        }
+    }
+    assert_eq!(events, said.expected);
+    assert!(wire.is_empty(), "frames are whole");
+}
+
+/// What has been sent so far, and what the other side is to make of it.
+#[cfg(feature = "deflate")]
+#[derive(Default)]
+struct Said {
+    wire: Vec<u8>,
+    expected: Vec<Incoming>,
+    /// The message that is being sent in fragments.
+    open: Option<(MessageKind, Vec<u8>)>,
+    closed: bool,
+}
+
+#[cfg(feature = "deflate")]
+impl Said {
+    fn operation(&mut self, sender: &mut Sender, what: u8, payload: &[u8]) {
+        let (fin, compress) = (what & 0x10 != 0, what & 0x20 != 0);
+        let kind = if what & 0x40 != 0 { MessageKind::Text } else { MessageKind::Binary };
+        // Texts of whole messages are the caller's to check.
+        let text = String::from_utf8_lossy(payload);
+        let whole = if kind == MessageKind::Text { text.as_bytes() } else { payload };
+        let before = self.wire.len();
+        let outcome = match what & 0x0F {
+            0..=3 => sender
+                .message_slice(kind, whole, compress, &mut self.wire)
+                .map(|()| self.expected.push(message(kind, whole))),
+            4..=5 => sender
+                .message(kind, whole.to_vec().into(), compress, &mut self.wire)
+                .map(|()| self.expected.push(message(kind, whole))),
+            6..=10 => sender.fragment(kind, payload, fin, compress, &mut self.wire).map(|()| {
+                let (kind, mut whole) = self.open.take().unwrap_or((kind, Vec::new()));
+                whole.extend_from_slice(payload);
+                if fin {
+                    self.expected.push(message(kind, &whole));
+                } else {
+                    self.open = Some((kind, whole));
+                }
+            }),
+            11 => sender
+                .ping(payload, &mut self.wire)
+                .map(|()| self.expected.push(Incoming::Ping(payload.to_vec().into()))),
+            12 => sender
+                .pong(payload, &mut self.wire)
+                .map(|()| self.expected.push(Incoming::Pong(payload.to_vec().into()))),
+            13..=14 => {
+                let key = if compress { sender.shared_key() } else { SharedKey::PLAIN };
+                sender
+                    .put_shared(&SharedFrame::encode(kind, whole, key), &mut self.wire)
+                    .map(|()| self.expected.push(message(kind, whole)))
+            }
+            _ => sender.close(Some((CloseCode::GOING_AWAY, &text)), &mut self.wire).map(|()| {
+                self.closed = true;
+                let reason =
+                    text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 123).map(|(_, c)| c);
+                let reason: String = reason.collect();
+                let frame = CloseFrame { code: CloseCode::GOING_AWAY, reason: reason.as_str().into() };
+                self.expected.push(Incoming::Close(Some(frame)));
+            }),
+        };
+        match outcome {
+            Ok(()) => assert!(self.wire.len() > before),
+            Err(error) => {
+                assert_eq!(self.wire.len(), before, "whole or not at all");
+                assert_eq!(error == SendError::Closed, self.closed);
+                assert!(error != SendError::MessageOpen || self.open.is_some());
+            }
+        }
+        assert_eq!(sender.is_mid_message(), self.open.is_some());
+        assert_eq!(sender.is_closed(), self.closed);
+    }
+}
+
+#[cfg(feature = "deflate")]
+fn message(kind: MessageKind, data: &[u8]) -> Incoming {
+    Incoming::Message(match kind {
+        MessageKind::Text => Message::from(std::str::from_utf8(data).expect("checked").to_owned()),
+        MessageKind::Binary => Message::from(data.to_vec()),
+    })
 }
 
 /// For benchmarks: masks in place.

@@ -72,6 +72,12 @@ fn frames_in_both_roles() {
 }
 
 #[test]
+fn conversations_in_both_directions() {
+    smoke("conversation", |data| fuzzing::conversation(Role::Server, data));
+    smoke("conversation", |data| fuzzing::conversation(Role::Client, data));
+}
+
+#[test]
 fn compressed_frames_in_both_roles() {
     smoke("deflate_frames", |data| fuzzing::deflate_frames(Role::Server, data));
     smoke("deflate_frames", |data| fuzzing::deflate_frames(Role::Client, data));

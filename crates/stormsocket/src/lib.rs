@@ -6,15 +6,15 @@
 struct Readme;
 
 #[cfg(feature = "client")]
-pub use storm_client::{ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
+pub use storm_client::{Backoff, ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
 #[cfg(all(feature = "client", feature = "ws"))]
 pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
     Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, Message, MessageRef, Middleware, Peer,
-    Role, SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions,
-    SlowConsumerPolicy,
+    RateLimit, RateLimitAction, Role, SendError, SendOutcome, ServerMetrics, Session, SessionId, SessionKey,
+    SessionOptions, Sessions, SlowConsumerPolicy,
 };
 #[cfg(feature = "tls")]
 pub use storm_core::{TlsInfo, TlsVersion};
@@ -27,10 +27,11 @@ pub use storm_framing::{
 pub use storm_server::shutdown_signal;
 #[cfg(all(feature = "server", feature = "ws"))]
 pub use storm_server::{
-    Accept, AnswerError, HeaderMap, HttpRequest, HttpResponse, Reject, StatusCode, UpgradeRequest, WsServer,
+    Accept, Agreed, AnswerError, HeaderMap, HttpRequest, HttpResponse, Reject, StatusCode, UpgradeRequest,
+    WsServer,
 };
 #[cfg(feature = "server")]
-pub use storm_server::{ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
+pub use storm_server::{ServeError, ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
 #[cfg(feature = "client")]
 pub use storm_transport::connect::{AddressesFailed, Proxy, ProxyError, Resolver};
 #[cfg(feature = "tls")]
@@ -44,6 +45,6 @@ pub use storm_transport::{BindAddr, ConnectAddr, KeepAlive, SocketOptions};
 #[cfg(feature = "deflate")]
 pub use storm_ws_proto::DeflateOptions;
 #[cfg(feature = "ws")]
-pub use storm_ws_proto::handshake::HeadLimits;
+pub use storm_ws_proto::handshake::{self, HeadLimits};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::{CloseCode, CloseFrame, HeartbeatOptions, Limits, ProtocolError};

@@ -2,6 +2,7 @@
 
 mod support;
 
+use storm_core::metrics::Limit;
 use stormsocket::{ConfigError, DisconnectReason, StartError, TcpServer};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,4 +150,85 @@ async fn bad_options_are_refused_by_name() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_connects_at_once_of_an_address_with_a_limit_of_ten() {
+    let (recorder, mut log) = recorder();
+    let server = local_server()
+        .max_connections_per_ip(10)
+        .max_handshakes_per_ip(1)
+        .backlog(256)
+        .on_connected(|session| async move { session.send("in").await })
+        .handler(recorder)
+        .start()
+        .await
+        .unwrap();
+    let mut connecting = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let addr = addr_of(&server);
+        connecting.spawn(async move {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            let served = matches!(stream.read(&mut [0; 2]).await, Ok(2));
+            (served, stream)
+        });
+    }
+    let (mut served, refused): (Vec<_>, Vec<_>) =
+        soon(connecting.join_all()).await.into_iter().partition(|(served, _)| *served);
+    // Plain TCP has no handshake, so that limit stops nobody.
+    assert_eq!((served.len(), refused.len()), (10, 90));
+    let refusals = server.metrics().refused;
+    assert_eq!((refusals.get(Limit::ConnectionsPerIp), refusals.total()), (90, 90));
+    for _ in 0..10 {
+        log.connected().await;
+    }
+    drop(served.pop());
+    log.disconnected().await;
+    until(|| server.connections() == 9).await;
+    let mut next = Peer::connect(addr_of(&server)).await;
+    next.expect(b"in").await;
+    stop(&server).await;
+}
+
+#[tokio::test]
+async fn limits_for_addresses_that_make_no_sense_are_refused() {
+    for (server, name) in [
+        (local_server().max_connections_per_ip(0), "max_connections_per_ip"),
+        (local_server().max_handshakes_per_ip(0), "max_handshakes_per_ip"),
+        (local_server().ipv6_prefix(0), "ipv6_prefix"),
+        (local_server().ipv6_prefix(129), "ipv6_prefix"),
+    ] {
+        match server.start().await {
+            Err(StartError::Config(ConfigError::Invalid { option, .. })) => assert_eq!(option, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_listed_proxy_passes_on_counts_for_its_client() {
+    let server = local_server()
+        .proxy_protocol_from(["127.0.0.1"])
+        .max_connections_per_ip(2)
+        .on_connected(|session| async move { session.send("in").await })
+        .start()
+        .await
+        .unwrap();
+    let mut inside = Vec::new();
+    for client in ["192.0.2.1", "192.0.2.1", "192.0.2.2"] {
+        let mut peer = Peer::connect(addr_of(&server)).await;
+        peer.send(format!("PROXY TCP4 {client} 192.0.2.9 1000 2000\r\n").as_bytes()).await;
+        peer.expect(b"in").await;
+        inside.push(peer);
+    }
+    let mut excess = Peer::connect(addr_of(&server)).await;
+    excess.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 2000\r\n").await;
+    excess.expect_end().await;
+    assert_eq!(server.metrics().refused.get(Limit::ConnectionsPerIp), 1);
+    inside.remove(0);
+    until(|| server.connections() == 2).await;
+    let mut next = Peer::connect(addr_of(&server)).await;
+    next.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 2000\r\n").await;
+    next.expect(b"in").await;
+    stop(&server).await;
 }

@@ -255,9 +255,9 @@ async fn reconnecting_goes_through_the_proxy_again() {
             let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
             expect(&mut stream, request).await?;
             let answer: &[u8] = match attempt {
-                // The server is not back yet: to be expected. The proxy has changed its mind: not so.
+                // The server is not back yet: to be expected. The proxy is in trouble itself: not so.
                 1 => b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
-                2 => b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+                2 => b"HTTP/1.1 500 Internal Server Error\r\n\r\n",
                 _ => b"HTTP/1.1 200 OK\r\n\r\n",
             };
             stream.write_all(answer).await?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use storm_core::metrics::Limit;
 use stormsocket::{
     Accept, AnswerError, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, Reject, StatusCode,
     WsOptions, WsServer,
@@ -519,4 +520,40 @@ async fn a_peer_that_sends_nothing_and_leaves_is_no_error() {
     assert_eq!(server.metrics().error_count, 0);
     stop(server).await;
     observed.finished().await;
+}
+
+#[tokio::test]
+async fn half_open_handshakes_of_an_address_are_limited_and_open_sessions_are_not() {
+    let server = WsServer::bind("127.0.0.1:0")
+        .max_handshakes_per_ip(2)
+        .on_http(|_| async { HttpResponse::new(StatusCode::OK).text("ok") })
+        .start()
+        .await
+        .unwrap();
+    let mut upgraded = Vec::new();
+    for _ in 0..5 {
+        upgraded.push(Peer::connect(&server).await);
+    }
+    until(|| server.sessions().len() == 5).await;
+    let mut silent = Peer::dial(&server).await;
+    let half = Peer::dial(&server).await;
+    until(|| server.connections() == 7).await;
+    let mut excess = Peer::dial(&server).await;
+    excess.end().await;
+    let refused = server.metrics().refused;
+    assert_eq!((refused.get(Limit::HandshakesPerIp), refused.total()), (1, 1));
+    // One that is through makes room, as does one that leaves, or has been answered.
+    silent.write(format!("{}\r\n", request())).await;
+    assert_eq!(silent.response().await.status, 101);
+    upgraded.push(silent);
+    drop(half);
+    until(|| server.connections() == 6).await;
+    for _ in 0..3 {
+        let answer = Peer::refused(&server, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(answer.body, "ok");
+        until(|| server.connections() == 6).await;
+    }
+    upgraded.push(Peer::connect(&server).await);
+    drop(upgraded);
+    stop(server).await;
 }

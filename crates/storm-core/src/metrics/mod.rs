@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub(crate) use tally::AtomicTally;
-pub use tally::{Ending, HandshakeFailure, Kind, Tally};
+pub use tally::{Ending, HandshakeFailure, Kind, Limit, Tally};
 
 use crate::{DisconnectReason, Session, Sessions};
 
@@ -55,6 +55,8 @@ pub struct ServerMetrics {
     pub bytes_received_total: u64,
     /// Errors reported to `on_error`.
     pub error_count: u64,
+    /// Sockets closed before anything was read from them, by the limit they were above.
+    pub refused: Tally<Limit>,
     /// Sessions that have ended, by reason. Those whose handlers still run are not among them yet.
     pub disconnects: Tally<DisconnectReason>,
     /// Handshakes that made no session. Plain HTTP requests that a hook has answered are not among them.
@@ -86,6 +88,7 @@ pub(crate) struct MetricsState {
     errors: AtomicU64,
     handshake_failures: AtomicTally<HandshakeFailure>,
     endings: AtomicTally<Ending>,
+    refused: AtomicTally<Limit>,
     /// What sessions that have ended counted. Locked before the sessions are, so that no session is in both or none.
     ended: Mutex<ServerMetrics>,
     #[cfg(feature = "metrics")]
@@ -107,6 +110,10 @@ impl MetricsState {
 
     pub(crate) fn handshake_failures(&self) -> Tally<HandshakeFailure> {
         self.handshake_failures.read()
+    }
+
+    pub(crate) fn count_refusal(&self, limit: Limit) {
+        self.refused.add(limit);
     }
 
     pub(crate) fn count_ending(&self, ending: Ending) {
@@ -150,6 +157,7 @@ impl MetricsState {
         drop(ended);
         sum.total_connections = self.connections.load(Ordering::Relaxed);
         sum.error_count = self.errors.load(Ordering::Relaxed);
+        sum.refused = self.refused.read();
         sum.handshake_failures_by = self.handshake_failures();
         sum.handshake_failures = sum.handshake_failures_by.total();
         sum.handshake_timeouts = sum.handshake_failures_by.get(HandshakeFailure::Timeout);

@@ -33,6 +33,7 @@ impl ServerMetrics {
         bytes_sent_total: 0,
         bytes_received_total: 0,
         error_count: 0,
+        refused: Tally::ZERO,
         disconnects: Tally::ZERO,
         handshake_failures: 0,
         handshake_timeouts: 0,
@@ -48,6 +49,7 @@ impl ServerMetrics {
         self.bytes_sent_total += other.bytes_sent_total;
         self.bytes_received_total += other.bytes_received_total;
         self.error_count += other.error_count;
+        self.refused.merge(&other.refused);
         self.disconnects.merge(&other.disconnects);
         self.handshake_failures += other.handshake_failures;
         self.handshake_failures_by.merge(&other.handshake_failures_by);
@@ -102,6 +104,7 @@ fn make_counters(meter: &Meter) {
             .with_callback(move |observer| observer.observe(read(&total()), &[]))
             .build();
     }
+    make_tally(meter, "stormsocket.connections.refused", "{connection}", "limit", |m| m.refused);
     make_tally(meter, "stormsocket.disconnects", "{connection}", "reason", |m| m.disconnects);
     make_tally(meter, "stormsocket.handshake.failures", "{handshake}", "kind", |m| m.handshake_failures_by);
     let _registered = meter

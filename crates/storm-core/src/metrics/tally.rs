@@ -130,7 +130,7 @@ pub enum HandshakeFailure {
     Disconnected,
     /// TLS failed: the peer speaks none, or nothing in common with us, or one side's certificate is not good enough.
     Tls,
-    /// What was asked for is no valid upgrade request.
+    /// What came is no valid upgrade request, or no PROXY header where one is required.
     Malformed,
     /// The request's origin is not on the list.
     Origin,
@@ -175,6 +175,35 @@ impl Kind for HandshakeFailure {
 impl fmt::Display for HandshakeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
+    }
+}
+
+/// A limit that had a socket closed before anything was read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Limit {
+    /// Connections of the server.
+    Connections,
+    /// Connections of one address.
+    ConnectionsPerIp,
+    /// Connections of one address that are still in a handshake.
+    HandshakesPerIp,
+}
+
+impl Kind for Limit {
+    const ALL: &'static [Self] = &[Self::Connections, Self::ConnectionsPerIp, Self::HandshakesPerIp];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::ConnectionsPerIp => "max_connections_per_ip",
+            Self::HandshakesPerIp => "max_handshakes_per_ip",
+        }
     }
 }
 
@@ -231,5 +260,6 @@ mod tests {
         check::<DisconnectReason>();
         check::<HandshakeFailure>();
         check::<Ending>();
+        check::<Limit>();
     }
 }

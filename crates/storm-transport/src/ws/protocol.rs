@@ -10,6 +10,7 @@ use rand::{Rng, make_rng};
 use storm_core::driver::Driver;
 use storm_core::outbox::Control;
 use storm_core::{BoxError, DisconnectReason, Hub, Message, MessageRef, Peer, Role, Session};
+use storm_ws_proto::handshake::{Accepted, Upgrade};
 use storm_ws_proto::{
     CloseCode, CloseFrame, Heartbeat, HeartbeatAction, Incoming, ProtocolError, Receiver, Sender,
 };
@@ -44,6 +45,21 @@ pub struct Agreed {
     /// The compression.
     #[cfg(feature = "deflate")]
     pub deflate: Option<storm_ws_proto::DeflateParams>,
+}
+
+impl Agreed {
+    /// What a server has agreed to.
+    pub fn new(upgrade: &Upgrade, accepted: &Accepted) -> Self {
+        Self {
+            protocol: accepted.protocol.clone(),
+            target: match upgrade.query() {
+                Some(query) => format!("{}?{query}", upgrade.path()),
+                None => upgrade.path().to_owned(),
+            },
+            #[cfg(feature = "deflate")]
+            deflate: accepted.deflate,
+        }
+    }
 }
 
 impl WsProtocol {

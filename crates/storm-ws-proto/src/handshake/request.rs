@@ -212,6 +212,40 @@ impl Request {
         Ok(request)
     }
 
+    /// A request that another HTTP stack has read, with its body or without: from here on it is checked as one of ours.
+    ///
+    /// ```
+    /// use storm_ws_proto::handshake::{Accept, Request};
+    /// use storm_ws_proto::http;
+    ///
+    /// let request = http::Request::get("/chat")
+    ///     .header("host", "server.example.com")
+    ///     .header("upgrade", "websocket")
+    ///     .header("connection", "upgrade")
+    ///     .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    ///     .header("sec-websocket-version", "13")
+    ///     .body(())?;
+    /// let accepted = Request::from_http(&request)?.upgrade()?.accept(&Accept::new())?;
+    /// assert_eq!(accepted.to_http().headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first rule of HTTP, as far as upgrades need it, that the request breaks.
+    pub fn from_http<B>(request: &http::Request<B>) -> Result<Self, HandshakeError> {
+        if request.version() != http::Version::HTTP_11 {
+            return Err(HandshakeError::UnsupportedVersion);
+        }
+        if request.method() != Method::GET {
+            return Err(HandshakeError::MethodNotAllowed { method: request.method().clone() });
+        }
+        let target = request.uri().path_and_query().cloned().ok_or(HandshakeError::InvalidTarget)?;
+        let request = Self { target, headers: request.headers().clone() };
+        request.check_host()?;
+        request.check_no_body()?;
+        Ok(request)
+    }
+
     /// RFC 9112 §3.2: exactly one, and valid; no user name belongs there.
     fn check_host(&self) -> Result<(), HandshakeError> {
         let Count::One(host) = headers::count(&self.headers, &header::HOST) else {

@@ -113,6 +113,24 @@ pub struct Accepted {
     pub deflate: Option<DeflateParams>,
 }
 
+impl Accepted {
+    /// The same answer for an HTTP stack that writes heads itself.
+    #[must_use]
+    pub fn to_http(&self) -> http::Response<()> {
+        let mut response = http::Response::new(());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        for line in self.response.split(|&byte| byte == b'\n').skip(1) {
+            let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            // What was written was checked when it was put together.
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                response.headers_mut().append(name, value);
+            }
+        }
+        response
+    }
+}
+
 impl Upgrade {
     /// Writes the 101.
     ///

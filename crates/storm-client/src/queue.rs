@@ -1,0 +1,147 @@
+//! Sends that wait for a connection, first come first served.
+//!
+//! ```text
+//!  send ── connected, nobody waits ──> Session::send
+//!   └── otherwise: room? ─> line ─> connected ──> Session::send ── lost meanwhile ─> back to the head of the line
+//! ```
+//!
+//! Each send keeps its own message and its place in line: what is dropped has not been sent, and what completes says what
+//! became of it. Owns: the line, and the bytes in it. In: the session of the moment, from `supervise` and [`Greeted`].
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use storm_core::{DisconnectReason, Events, HandlerOutcome, Message, SendError, SendOutcome, Session};
+use tokio::sync::watch;
+
+/// Where sends go.
+#[derive(Debug, Clone)]
+enum Way {
+    /// There is no connection, or its handlers are still being told of it.
+    None,
+    Through(Session),
+    /// There will be none any more.
+    Over(Option<DisconnectReason>),
+}
+
+/// The sends of one client that wait for a connection.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    max_bytes: usize,
+    /// Bytes in the line. Zero exactly if nobody waits.
+    waiting: Mutex<usize>,
+    /// Whose turn it is: this lock is handed over in the order it was asked for.
+    turn: tokio::sync::Mutex<()>,
+    way: watch::Sender<Way>,
+}
+
+impl Queue {
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            waiting: Mutex::new(0),
+            turn: tokio::sync::Mutex::new(()),
+            way: watch::channel(Way::None).0,
+        }
+    }
+
+    /// The connection is lost.
+    pub(crate) fn lost(&self) {
+        self.way.send_replace(Way::None);
+    }
+
+    /// There will be no connection any more.
+    pub(crate) fn over(&self, reason: Option<DisconnectReason>) {
+        self.way.send_replace(Way::Over(reason));
+    }
+
+    /// Sends over the connection of the moment or the next one.
+    pub(crate) async fn send(&self, message: Message) -> Result<SendOutcome, SendError> {
+        let way = if *self.waiting.lock() == 0 { self.way.borrow().clone() } else { Way::None };
+        if let Way::Through(session) = way {
+            match session.send(message.clone()).await {
+                // Not a byte of it has been sent: the next connection may have it.
+                Err(SendError::Closed(_)) => {}
+                outcome => return outcome,
+            }
+        }
+        let _place = self.line_up(message.len())?;
+        let _turn = self.turn.lock().await;
+        let mut way = self.way.subscribe();
+        loop {
+            let next = way.wait_for(|way| !matches!(way, Way::None)).await;
+            let next = next.map_or(Way::Over(None), |way| way.clone());
+            let session = match next {
+                Way::Through(session) => session,
+                Way::None | Way::Over(None) => return Err(SendError::Closed(None)),
+                Way::Over(reason) => return Err(SendError::Closed(reason)),
+            };
+            match session.send(message.clone()).await {
+                Err(SendError::Closed(_)) => {}
+                outcome => return outcome,
+            }
+            // Its end is known before the way is: an error is the end, and seen above.
+            let _ = way.wait_for(|way| !matches!(way, Way::Through(lost) if *lost == session)).await;
+        }
+    }
+
+    fn line_up(&self, len: usize) -> Result<Place<'_>, SendError> {
+        let bytes = len.max(1);
+        let mut waiting = self.waiting.lock();
+        if waiting.saturating_add(bytes) > self.max_bytes {
+            return Err(SendError::Full);
+        }
+        *waiting += bytes;
+        Ok(Place { queue: self, bytes })
+    }
+}
+
+/// Room in the line, given back on drop.
+struct Place<'a> {
+    queue: &'a Queue,
+    bytes: usize,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.queue.waiting.lock() -= self.bytes;
+    }
+}
+
+/// The last of a client's handlers: opens the way once the others have been told of a connection, so that what they send
+/// first (who we are, what we want) is first.
+pub(crate) struct Greeted(pub(crate) Option<std::sync::Arc<Queue>>);
+
+impl Greeted {
+    fn open(&self, session: &Session) {
+        if let Some(queue) = &self.0 {
+            queue.way.send_replace(Way::Through(session.clone()));
+        }
+    }
+}
+
+impl Events<Session, Bytes> for Greeted {
+    const MESSAGES: bool = false;
+
+    async fn connected(&self, session: &Session) -> HandlerOutcome {
+        self.open(session);
+        Ok(())
+    }
+
+    async fn message(&self, _: &Session, _: Bytes) -> HandlerOutcome {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "ws")]
+impl Events<storm_transport::ws::WsSession, Message> for Greeted {
+    const MESSAGES: bool = false;
+
+    async fn connected(&self, session: &storm_transport::ws::WsSession) -> HandlerOutcome {
+        self.open(session);
+        Ok(())
+    }
+
+    async fn message(&self, _: &storm_transport::ws::WsSession, _: Message) -> HandlerOutcome {
+        Ok(())
+    }
+}

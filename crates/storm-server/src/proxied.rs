@@ -1,0 +1,112 @@
+//! The PROXY protocol between accept and everything else: whose connection it is that a proxy passes on.
+//!
+//! Owns: the list of peers that must begin with a header, and are believed.
+//! In:   an accepted stream and its peer. Out: the same, nothing but the header read; or what it counts as that there is no session
+//! to be. Not here: what a header looks like (`storm-proxy-proto`), the time it may take (`budget`).
+
+use std::io;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use storm_core::ConfigError;
+use storm_core::metrics::HandshakeFailure;
+use storm_proxy_proto::{ProxyHeader, ProxyHeaderReader};
+use storm_transport::Stream;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::accept::{Phase, Shared};
+
+/// Bytes looked at in one go: nearly every header is shorter.
+const PEEK: usize = 256;
+
+/// Peers whose connections begin with a PROXY header.
+#[derive(Debug, Default)]
+pub(crate) struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// The list as configured: addresses and networks.
+    pub(crate) fn parse(list: &[String]) -> Result<Self, ConfigError> {
+        let invalid =
+            || ConfigError::new("proxy_protocol_from", "an entry is an address or a network (10.0.0.0/8)");
+        let entry = |entry: &String| match entry.parse::<std::net::IpAddr>() {
+            Ok(ip) => Ok(ip.to_canonical().into()),
+            Err(_) => entry.parse().map_err(|_| invalid()),
+        };
+        list.iter().map(entry).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(crate) fn contains(&self, peer: Option<SocketAddr>) -> bool {
+        // A socket for both families says IPv4 addresses in IPv6 form.
+        let ip = peer.map(|peer| peer.ip().to_canonical());
+        ip.is_some_and(|ip| self.0.iter().any(|net| net.contains(&ip)))
+    }
+}
+
+/// Reads the header a listed peer begins with: the client's address, or the peer's own if the header names none. Of the others,
+/// nothing is read.
+pub(crate) async fn client_of(
+    stream: &mut Stream,
+    remote: Option<SocketAddr>,
+    shared: &Shared,
+) -> Result<Option<SocketAddr>, Option<HandshakeFailure>> {
+    let tcp = match stream {
+        Stream::Tcp(tcp) if shared.proxies.contains(remote) => tcp,
+        _ => return Ok(remote),
+    };
+    let header = tokio::select! {
+        header = read(tcp) => header,
+        () = shared.reached(Phase::Stopping) => return Err(Some(HandshakeFailure::Stopping)),
+    };
+    match header {
+        Ok(ProxyHeader::Client { source, .. }) => Ok(Some(source)),
+        Ok(_) => Ok(remote),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Some(HandshakeFailure::Malformed)),
+        Err(_) => Err(Some(HandshakeFailure::Disconnected)),
+    }
+}
+
+/// Reads a header and not a byte more.
+async fn read(stream: &mut TcpStream) -> io::Result<ProxyHeader> {
+    let (mut reader, mut bytes) = (ProxyHeaderReader::default(), [0; PEEK]);
+    loop {
+        // Only looked at, until it is known how much of it is the header's.
+        let seen = stream.peek(&mut bytes).await?;
+        if seen == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (taken, header) = reader
+            .receive(&bytes[..seen])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        stream.read_exact(&mut bytes[..taken]).await?;
+        if let Some(header) = header {
+            return Ok(header);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_networks() {
+        let list = |entries: &[&str]| {
+            let entries: Vec<_> = entries.iter().map(|entry| (*entry).to_owned()).collect();
+            Proxies::parse(&entries)
+        };
+        let proxies = list(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"]).expect("valid");
+        let listed = |ip: &str| proxies.contains(Some(SocketAddr::new(ip.parse().expect("an address"), 1)));
+        for ip in ["10.1.2.3", "::ffff:10.1.2.3", "192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1::", "::1"] {
+            assert!(listed(ip), "{ip}");
+        }
+        for ip in ["11.0.0.1", "192.0.2.8", "2001:db9::", "::2", "127.0.0.1"] {
+            assert!(!listed(ip), "{ip}");
+        }
+        assert!(!proxies.contains(None), "a unix socket has no address to be listed");
+        assert!(!Proxies::default().contains(Some(([10, 0, 0, 1], 1).into())));
+        for wrong in ["", "10.0.0.0/33", "10.0.0.1:80", "proxy.test", "*", "10.0.0"] {
+            assert!(list(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+}
