@@ -13,7 +13,7 @@ mod encode;
 mod queue;
 mod waiters;
 
-use std::num::NonZeroUsize;
+use std::num::NonZeroU32;
 use std::task::Waker;
 
 pub use encode::{Control, Encode, Part, SharedFrames};
@@ -25,7 +25,7 @@ use crate::cork::Corked;
 use crate::{Message, MessageRef, SendError};
 
 /// Bytes a batch queues before it asks the outbox: the time others wait for their turn is bounded by it.
-const MOST_CORKED: usize = 256 * 1024;
+const MOST_CORKED: u32 = 256 * 1024;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// The connection task has a batch of its own ([`crate::cork`]), and nobody has interfered.
     ///
     /// Holds the bytes that batch may queue, which others leave free: the limit is kept, whoever is first.
-    corked: Option<NonZeroUsize>,
+    corked: Option<NonZeroU32>,
     /// What others have queued since the batch began; leaves behind it.
     behind: Option<Box<SendQueue>>,
     /// Bytes the connection task has taken and the kernel does not have yet.
@@ -164,7 +164,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.in_parts && !continues {
             return Ok(Admission::Busy);
         }
-        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() >= self.limit) {
+        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() as usize >= self.limit) {
             self.backpressured = true;
         }
         // The parts of a message go before those who wait for its end.
@@ -314,8 +314,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && !waiting
             && !self.in_parts
             && self.pending_bytes() <= self.limit / 2;
-        self.corked = if may_cork { NonZeroUsize::new(MOST_CORKED.min(self.limit / 4)) } else { None };
-        self.corked.map_or(0, NonZeroUsize::get)
+        let quarter = u32::try_from(self.limit / 4).unwrap_or(MOST_CORKED);
+        self.corked = if may_cork { NonZeroU32::new(MOST_CORKED.min(quarter)) } else { None };
+        self.corked.map_or(0, |budget| budget.get() as usize)
     }
 
     /// Takes over what the connection task's batch has queued, and ends the batch.
