@@ -15,6 +15,7 @@ mod encode;
 mod queue;
 mod waiters;
 
+use std::num::NonZeroUsize;
 use std::task::Waker;
 
 pub use backlog::LatestKey;
@@ -106,7 +107,7 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// The connection task has a batch of its own ([`crate::cork`]), and nobody has interfered.
     ///
     /// Holds the bytes that batch may queue, which others leave free: the limit is kept, whoever is first.
-    corked: Option<usize>,
+    corked: Option<NonZeroUsize>,
     /// What is queued elsewhere and leaves later; boxed, since an idle session pays for every byte.
     aside: Option<Box<Aside>>,
     /// Bytes the connection task has taken and the kernel does not have yet.
@@ -332,7 +333,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     }
 
     fn leave_room_for_batch(&mut self) {
-        if self.corked.is_some_and(|budget| self.pending_bytes() + budget >= self.limit) {
+        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() >= self.limit) {
             self.backpressured = true;
         }
     }
@@ -485,8 +486,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && !self.in_parts
             && self.aside.is_none()
             && self.pending_bytes() <= self.limit / 2;
-        self.corked = may_cork.then(|| MOST_CORKED.min(self.limit / 4)).filter(|budget| *budget > 0);
-        self.corked.unwrap_or(0)
+        self.corked = if may_cork { NonZeroUsize::new(MOST_CORKED.min(self.limit / 4)) } else { None };
+        self.corked.map_or(0, NonZeroUsize::get)
     }
 
     /// Takes over what the connection task's batch has queued, and ends the batch.
