@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
+#[cfg(feature = "ws")]
+use storm_core::Peer;
 use storm_core::isolation::catch_unwind_of;
 use storm_core::metrics::Limit;
-use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Peer, Session};
+use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
 use storm_transport::{Listener, Stream};
 use tokio::sync::watch;
 

@@ -5,15 +5,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
+#[cfg(feature = "ws")]
+use storm_core::Peer;
 use storm_core::metrics::{Ending, HandshakeFailure};
 use storm_core::{
-    Broadcast, ConnectionState, DisconnectReason, Groups, Hub, Message, Peer, ServerMetrics, Sessions,
+    Broadcast, ConnectionState, DisconnectReason, Groups, Hub, Message, ServerMetrics, Sessions,
 };
-
+use storm_transport::Stream;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConfigError;
-
-use storm_transport::Stream;
 #[cfg(feature = "ws")]
 use storm_transport::ws::Agreed;
 use tokio::io::{AsyncRead, AsyncWrite};
