@@ -28,7 +28,7 @@ pub enum Framer {
 }
 
 /// Flags of an echo server.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct ServerArgs {
     /// Address to listen on.
     #[arg(short, long, default_value = "127.0.0.1")]

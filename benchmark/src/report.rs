@@ -107,6 +107,7 @@ pub fn object(plan: &Plan, outcome: &Outcome) -> Value {
     };
     json!({
         "mode": format!("{:?}", plan.mode).to_lowercase(),
+        "tls": plan.tls,
         "clients": plan.clients,
         "in_flight": plan.in_flight,
         "size": plan.size,

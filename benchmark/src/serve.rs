@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast::{Receiver, Sender};
 
 use crate::cli::{ServerArgs, WsPort};
 
@@ -77,8 +78,8 @@ pub fn raise_file_limit() {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
 }
 
-/// Flags of an echo server on another library.
-#[derive(Debug, Clone, clap::Parser)]
+/// Flags of a server on another library.
+#[derive(Debug, Clone, Copy, clap::Parser)]
 pub struct PeerFlags {
     #[command(flatten)]
     server: ServerArgs,
@@ -89,32 +90,104 @@ pub struct PeerFlags {
     /// Answer all messages that are there before flushing once, where the library can.
     #[arg(long)]
     pub batched: bool,
+
+    /// Send each message to everyone, its sender too.
+    #[arg(long)]
+    pub broadcast: bool,
+}
+
+/// Messages a receiver of a broadcast may be behind; a load generator has far less in flight.
+const BEHIND: usize = 4096;
+
+/// A connection of a server on another library: what it shares with the others.
+#[derive(Debug)]
+pub struct Member<M> {
+    /// How the server was started.
+    pub flags: PeerFlags,
+    everyone: Sender<M>,
+    /// What is published, from before the client knows of the connection. Nothing is in an echo.
+    published: Receiver<M>,
+}
+
+impl<M: Clone + Send + 'static> Member<M> {
+    /// The two ends of the broadcast: to publish, and what is published.
+    pub fn into_broadcast(self) -> (Sender<M>, Receiver<M>) {
+        (self.everyone, self.published)
+    }
+
+    /// Runs the connection to its end: an echo, or a member of the broadcast. `reply` leaves out what is neither.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub async fn serve<S, E>(self, socket: S, reply: impl Fn(M) -> Option<M>) -> Result<(), E>
+    where
+        S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
+    {
+        if self.flags.broadcast {
+            self.broadcast(socket, reply).await
+        } else {
+            echo(socket, self.flags.batched, reply).await
+        }
+    }
+
+    /// Publishes what the socket brings, and sends it what is published; batched, all that is there before one flush.
+    async fn broadcast<S, E>(mut self, mut socket: S, reply: impl Fn(M) -> Option<M>) -> Result<(), E>
+    where
+        S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
+    {
+        loop {
+            tokio::select! {
+                // A message received is one to publish before more is sent.
+                biased;
+                message = socket.next() => match message {
+                    Some(message) => if let Some(message) = reply(message?) {
+                        // There is at least one receiver: this one.
+                        let _ = self.everyone.send(message);
+                    },
+                    None => return Ok(()),
+                },
+                // Fallen too far behind to have got everything: its client must not take that for a result.
+                message = self.published.recv() => {
+                    let Ok(message) = message else { return Ok(()) };
+                    socket.feed(message).await?;
+                    while self.flags.batched && let Ok(message) = self.published.try_recv() {
+                        socket.feed(message).await?;
+                    }
+                    socket.flush().await?;
+                }
+            }
+        }
+    }
 }
 
 /// Runs a server on another library: a task per connection, as these libraries' own benchmarks do it.
 ///
 /// # Errors
 /// The address cannot be had.
-pub fn peer<F>(flags: &PeerFlags, serve: impl Fn(TcpStream) -> F) -> io::Result<()>
+pub fn peer<M, F>(flags: PeerFlags, serve: impl Fn(TcpStream, Member<M>) -> F) -> io::Result<()>
 where
+    M: Clone + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
+    let everyone = Sender::new(if flags.broadcast { BEHIND } else { 1 });
     flags.server.runtime()?.block_on(async {
         let listener = listen(SocketAddr::new(flags.server.address, flags.port.port), false)?;
         announce(listener.local_addr()?)?;
         loop {
             let (stream, _) = listener.accept().await?;
-            tokio::spawn(tokio::task::unconstrained(serve(stream)));
+            if flags.broadcast {
+                stream.set_nodelay(true)?;
+            }
+            let published = everyone.subscribe();
+            let member = Member { flags, everyone: everyone.clone(), published };
+            tokio::spawn(tokio::task::unconstrained(serve(stream, member)));
         }
     })
 }
 
 /// Echoes the messages of a WebSocket until it ends: one `send` for each or, batched, a `feed` for each that is
-/// there and then one flush. `reply` leaves out what is not to be echoed.
-///
-/// # Errors
-/// What the library says.
-pub async fn echo<S, M, E>(mut socket: S, batched: bool, reply: impl Fn(M) -> Option<M>) -> Result<(), E>
+/// there and then one flush.
+async fn echo<S, M, E>(mut socket: S, batched: bool, reply: impl Fn(M) -> Option<M>) -> Result<(), E>
 where
     S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
 {

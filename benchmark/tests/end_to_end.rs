@@ -232,6 +232,20 @@ fn tls_servers_and_their_yardstick() {
     }
 }
 
+#[test]
+fn compressed_messages_come_back_compressed() {
+    let server = Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--deflate"]);
+    for (in_flight, size) in [("1", "1024"), ("16", "1024"), ("3", "100000"), ("16", "40")] {
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "-m", in_flight, "-s", size]));
+    }
+    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--rate", "500", "-s", "1024"]));
+    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--idle", "-s", "1024"]));
+    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--connect"]));
+    // One that does not compress is no result.
+    let plain = Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &[]);
+    failure(&load(WS_CLIENT, &plain.1, &["--deflate", "-c", "1"]), "agreed on the extensions ``");
+}
+
 /// The soak programs hold with few connections, too; how fast is not the question here.
 #[test]
 fn soak_programs_hold() {

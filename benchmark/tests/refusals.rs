@@ -33,6 +33,7 @@ fn load_generators_refuse_impossible_flags() {
         refused(WS_CLIENT, flags, said);
     }
     refused(TCP_CLIENT, &["--framer", "xml"], "length");
+    refused(WS_CLIENT, &["--broadcast", "--deflate"], "cannot be used with");
     for mode in ["--idle", "--connect", "--rate=10"] {
         refused(WS_CLIENT, &["--broadcast", mode], "cannot be combined");
     }

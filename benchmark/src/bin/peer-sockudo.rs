@@ -1,4 +1,4 @@
-//! Peer: an echo server on sockudo-ws, as its documentation writes one.
+//! Peer: echo and broadcast on sockudo-ws, as its documentation writes them.
 
 use std::io;
 
@@ -6,24 +6,21 @@ use clap::Parser;
 use sockudo_ws::handshake::{build_response, generate_accept_key, parse_request};
 use sockudo_ws::protocol::Message;
 use sockudo_ws::{Config, WebSocketStream};
-use stormsocket_benchmark::serve::{self, PeerFlags};
+use stormsocket_benchmark::serve::{self, Member, PeerFlags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn main() -> io::Result<()> {
-    let flags = PeerFlags::parse();
-    let batched = flags.batched;
-    serve::peer(&flags, move |stream| connection(stream, batched))
+    serve::peer(PeerFlags::parse(), connection)
 }
 
-async fn connection(mut stream: TcpStream, batched: bool) {
+async fn connection(mut stream: TcpStream, member: Member<Message>) {
     if upgrade(&mut stream).await.is_none() {
         return;
     }
     let socket = WebSocketStream::server(stream, Config::default());
-    let echoed = |m| matches!(m, Message::Text(_) | Message::Binary(_)).then_some(m);
     // How a connection ends is for the client to judge.
-    let _ = serve::echo(socket, batched, echoed).await;
+    let _ = member.serve(socket, |m| matches!(m, Message::Text(_) | Message::Binary(_)).then_some(m)).await;
 }
 
 async fn upgrade(stream: &mut TcpStream) -> Option<()> {

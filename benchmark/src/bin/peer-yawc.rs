@@ -1,5 +1,6 @@
-//! Peer: an echo server on yawc, as its documentation writes one.
+//! Peer: echo and broadcast on yawc, as its documentation writes them.
 
+use std::cell::Cell;
 use std::io;
 
 use clap::Parser;
@@ -10,31 +11,34 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use stormsocket_benchmark::serve::{self, PeerFlags};
+use stormsocket_benchmark::serve::{self, Member, PeerFlags};
 use tokio::net::TcpStream;
 use yawc::frame::{Frame, OpCode};
 use yawc::{Options, WebSocket, WebSocketError};
 
 fn main() -> io::Result<()> {
-    let flags = PeerFlags::parse();
-    let batched = flags.batched;
-    serve::peer(&flags, move |stream| connection(stream, batched))
+    serve::peer(PeerFlags::parse(), connection)
 }
 
-async fn connection(stream: TcpStream, batched: bool) {
-    let service = service_fn(move |request| accept(request, batched));
+async fn connection(stream: TcpStream, member: Member<Frame>) {
+    // One request makes the connection a WebSocket, and there is no second.
+    let member = Cell::new(Some(member));
+    let service = service_fn(move |request| accept(request, member.take()));
     let http = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
     // How a connection ends is for the client to judge.
     let _ = http.await;
 }
 
-async fn accept(request: Request<Incoming>, batched: bool) -> Result<Response<Empty<Bytes>>, WebSocketError> {
+async fn accept(
+    request: Request<Incoming>,
+    member: Option<Member<Frame>>,
+) -> Result<Response<Empty<Bytes>>, WebSocketError> {
     let options = Options::default().without_compression().with_limits(4 << 20, 8 << 20);
     let (response, upgraded) = WebSocket::upgrade_with_options(request, options)?;
     tokio::spawn(tokio::task::unconstrained(async move {
-        let Ok(socket) = upgraded.await else { return };
-        let echoed = |f: Frame| matches!(f.opcode(), OpCode::Text | OpCode::Binary).then_some(f);
-        let _ = serve::echo(socket.map(Ok::<_, WebSocketError>), batched, echoed).await;
+        let (Ok(socket), Some(member)) = (upgraded.await, member) else { return };
+        let reply = |f: Frame| matches!(f.opcode(), OpCode::Text | OpCode::Binary).then_some(f);
+        let _ = member.serve(socket.map(Ok::<_, WebSocketError>), reply).await;
     }));
     Ok(response)
 }

@@ -26,11 +26,15 @@ struct Flags {
     /// Send text messages rather than binary ones.
     #[arg(long)]
     text: bool,
+
+    /// Send JSON, compressed, and have replies compressed, too (permessage-deflate).
+    #[arg(long, conflicts_with = "broadcast")]
+    deflate: bool,
 }
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let wire = Wire::WebSocket { text: flags.text };
+    let wire = if flags.deflate { Wire::Deflate } else { Wire::WebSocket { text: flags.text } };
     match Plan::from_flags(&flags.client, flags.port.port, wire, flags.broadcast) {
         Ok(plan) => report::run(&plan, flags.client.json),
         Err(error) => report::refuse(&error),

@@ -37,7 +37,6 @@ pub struct Command {
     pub announces: bool,
 }
 
-const WS: &[Kind] = &[Kind::Ws];
 const WS_BROADCAST: &[Kind] = &[Kind::Ws, Kind::Broadcast];
 
 /// A built-in server.
@@ -70,22 +69,23 @@ const fn send(
 
 /// Peers under their plain names are driven at their best.
 const BUILT_IN: &[BuiltIn] = &[
-    usual("storm-tcp", &[Kind::Raw], "tcp-echo-server", &["--framer", "raw"]),
+    usual("storm-tcp", &[Kind::Raw, Kind::Tls], "tcp-echo-server", &["--framer", "raw"]),
     usual("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
-    usual("storm-ws", WS_BROADCAST, "ws-echo-server", &[]),
+    usual("storm-ws", &[Kind::Ws, Kind::Broadcast, Kind::Deflate, Kind::Wss], "ws-echo-server", &[]),
     usual("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
+    usual("yardstick-tls", &[Kind::Tls], "yardstick-tls", &[]),
     usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
     send("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
     usual("yardstick-ws", WS_BROADCAST, "yardstick-ws", &[]),
-    usual("tungstenite", WS, "peer-tungstenite", &["--batched"]),
-    send("tungstenite-send", WS, "peer-tungstenite", &[]),
-    usual("fastwebsockets", WS, "peer-fastwebsockets", &[]),
-    usual("tokio-websockets", WS, "peer-tokio-websockets", &["--batched"]),
-    send("tokio-websockets-send", WS, "peer-tokio-websockets", &[]),
-    usual("sockudo", WS, "peer-sockudo", &["--batched"]),
-    send("sockudo-send", WS, "peer-sockudo", &[]),
-    usual("yawc", WS, "peer-yawc", &["--batched"]),
-    send("yawc-send", WS, "peer-yawc", &[]),
+    usual("tungstenite", WS_BROADCAST, "peer-tungstenite", &["--batched"]),
+    send("tungstenite-send", WS_BROADCAST, "peer-tungstenite", &[]),
+    usual("fastwebsockets", WS_BROADCAST, "peer-fastwebsockets", &[]),
+    usual("tokio-websockets", WS_BROADCAST, "peer-tokio-websockets", &["--batched"]),
+    send("tokio-websockets-send", WS_BROADCAST, "peer-tokio-websockets", &[]),
+    usual("sockudo", WS_BROADCAST, "peer-sockudo", &["--batched"]),
+    send("sockudo-send", WS_BROADCAST, "peer-sockudo", &[]),
+    usual("yawc", WS_BROADCAST, "peer-yawc", &["--batched"]),
+    send("yawc-send", WS_BROADCAST, "peer-yawc", &[]),
 ];
 
 impl Contender {
@@ -114,7 +114,9 @@ impl Contender {
         }
         let kinds = kinds.split(',').map(|kind| {
             let known = Kind::NAMES.iter().find(|(name, _)| *name == kind);
-            known.map(|(_, kind)| *kind).ok_or(format!("`{kind}` is none of raw, length, ws, broadcast"))
+            known
+                .map(|(_, kind)| *kind)
+                .ok_or(format!("`{kind}` is none of raw, length, ws, broadcast, deflate, tls, wss"))
         });
         let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
         if !words.iter().any(|word| word.contains("{port}")) {
@@ -158,9 +160,8 @@ impl Contender {
             Program::Sibling { file, flags } => {
                 let mut words = vec![programs.join(file).display().to_string()];
                 words.extend(flags.iter().map(|flag| (*flag).to_owned()));
-                if kind == Kind::Broadcast {
-                    words.push("--broadcast".into());
-                }
+                // The yardstick of TLS speaks nothing else.
+                words.extend(kind.flag().filter(|_| *file != "yardstick-tls").map(str::to_owned));
                 let common = ["--address", "127.0.0.1", "--port", "0", "--threads"];
                 words.extend(common.iter().map(|word| (*word).to_owned()));
                 words.push(threads.to_string());

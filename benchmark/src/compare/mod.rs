@@ -60,8 +60,8 @@ pub struct CompareArgs {
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     pub servers: Option<Vec<String>>,
 
-    /// Another server: NAME=COMMAND or NAME@KIND,...=COMMAND, KIND being raw, length, ws or broadcast. {port} in
-    /// the command becomes the port to listen on, {threads} the number of threads. The command must be the server itself,
+    /// Another server: NAME=COMMAND or NAME@KIND,...=COMMAND, KIND being raw, length, ws, broadcast, deflate, tls or wss;
+    /// the first four if none is given. {port} in the command becomes the port to listen on, {threads} the number of threads. The command must be the server itself,
     /// not a shell around it.
     #[arg(long = "server", value_parser = Contender::foreign, value_name = "NAME=COMMAND")]
     pub foreign: Vec<Contender>,

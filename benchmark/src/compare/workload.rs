@@ -15,12 +15,35 @@ pub enum Kind {
     Ws,
     /// WebSocket, messages sent to everyone.
     Broadcast,
+    /// WebSocket, compressed messages echoed compressed.
+    Deflate,
+    /// TLS, bytes echoed as they come.
+    Tls,
+    /// WebSocket over TLS, messages echoed.
+    Wss,
 }
 
 impl Kind {
     /// All of them, by the names used on the command line.
-    pub const NAMES: [(&str, Self); 4] =
-        [("raw", Self::Raw), ("length", Self::Length), ("ws", Self::Ws), ("broadcast", Self::Broadcast)];
+    pub const NAMES: [(&str, Self); 7] = [
+        ("raw", Self::Raw),
+        ("length", Self::Length),
+        ("ws", Self::Ws),
+        ("broadcast", Self::Broadcast),
+        ("deflate", Self::Deflate),
+        ("tls", Self::Tls),
+        ("wss", Self::Wss),
+    ];
+
+    /// What a server of ours, a yardstick or a peer is told besides its usual flags.
+    pub const fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Raw | Self::Length | Self::Ws => None,
+            Self::Broadcast => Some("--broadcast"),
+            Self::Deflate => Some("--deflate"),
+            Self::Tls | Self::Wss => Some("--tls"),
+        }
+    }
 }
 
 /// Workloads that are shown together.
@@ -41,6 +64,8 @@ const LENGTH: Group = group("length", "Length-prefixed echo over TCP");
 const WS: Group = group("websocket", "WebSocket echo, small messages");
 const LARGE: Group = group("websocket-large", "WebSocket echo, large messages");
 const BROADCAST: Group = group("broadcast", "WebSocket broadcast to 1000 connections");
+const DEFLATE: Group = group("deflate", "WebSocket echo of compressed JSON");
+const TLS: Group = group("tls", "Echo over TLS 1.3");
 const LATENCY: Group = group("latency", "Latency");
 const CONNECT: Group = group("connect", "Connections and handshakes");
 const IDLE: Group = group("idle", "Memory of idle connections");
@@ -152,14 +177,26 @@ pub const ALL: &[Workload] = &[
     echo("ws-1m-m1", LARGE, Kind::Ws, 10, 1, KIB * KIB),
     other("bc-m1", BROADCAST, Kind::Broadcast, Mode::Broadcast, 1000, 1),
     other("bc-m16", BROADCAST, Kind::Broadcast, Mode::Broadcast, 1000, 16).usual(),
+    echo("deflate-m1", DEFLATE, Kind::Deflate, 100, 1, KIB),
+    echo("deflate-m16", DEFLATE, Kind::Deflate, 100, 16, KIB).usual(),
+    echo("deflate-16k-m1", DEFLATE, Kind::Deflate, 100, 1, 16 * KIB),
+    echo("tls-m1", TLS, Kind::Tls, 100, 1, 32),
+    echo("tls-m16", TLS, Kind::Tls, 100, 16, 32),
+    echo("tls-64k-m16", TLS, Kind::Tls, 20, 16, 64 * KIB).usual(),
+    echo("wss-m1", TLS, Kind::Wss, 100, 1, 32),
+    echo("wss-m16", TLS, Kind::Wss, 100, 16, 32).usual(),
+    echo("wss-64k-m16", TLS, Kind::Wss, 20, 16, 64 * KIB),
     other("tcp-c1", LATENCY, Kind::Raw, Mode::Echo, 1, 1),
     open("tcp-open", Kind::Raw, 20_000),
     other("ws-c1", LATENCY, Kind::Ws, Mode::Echo, 1, 1),
     open("ws-open", Kind::Ws, 20_000).usual(),
     other("connect-tcp", CONNECT, Kind::Raw, Mode::Connect, 32, 1),
     other("connect", CONNECT, Kind::Ws, Mode::Connect, 32, 1).usual(),
+    other("connect-tls", CONNECT, Kind::Tls, Mode::Connect, 32, 1).usual(),
     other("idle-tcp", IDLE, Kind::Raw, Mode::Idle, 10_000, 1),
     other("idle-ws", IDLE, Kind::Ws, Mode::Idle, 10_000, 1).usual(),
+    other("idle-tls", IDLE, Kind::Tls, Mode::Idle, 10_000, 1),
+    other("idle-deflate", IDLE, Kind::Deflate, Mode::Idle, 1000, 1),
     other("tcp-m1-t1", SCALING, Kind::Raw, Mode::Echo, 100, 1).threads(1),
     other("tcp-m1-t2", SCALING, Kind::Raw, Mode::Echo, 100, 1).threads(2),
     other("ws-m16-t1", SCALING, Kind::Ws, Mode::Echo, 100, 16).threads(1),
@@ -211,14 +248,15 @@ impl Workload {
             Mode::Idle => Some("--idle".to_owned()),
             Mode::Connect => Some("--connect".to_owned()),
         });
-        let program = match self.kind {
-            Kind::Raw | Kind::Length => {
-                let framer = if self.kind == Kind::Raw { "raw" } else { "length" };
-                flags.extend(["--framer".to_owned(), framer.to_owned()]);
-                "tcp-echo-client"
-            }
-            Kind::Ws | Kind::Broadcast => "ws-echo-client",
+        let (program, more): (_, &[&str]) = match self.kind {
+            Kind::Raw => ("tcp-echo-client", &["--framer", "raw"]),
+            Kind::Length => ("tcp-echo-client", &["--framer", "length"]),
+            Kind::Tls => ("tcp-echo-client", &["--framer", "raw", "--tls"]),
+            Kind::Ws | Kind::Broadcast => ("ws-echo-client", &[]),
+            Kind::Deflate => ("ws-echo-client", &["--deflate"]),
+            Kind::Wss => ("ws-echo-client", &["--tls"]),
         };
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         (program, flags)
     }
 }
@@ -264,6 +302,11 @@ mod tests {
             "tcp-echo-client --clients 100 --size 32 --messages 1000 --framer length"
         );
         assert_eq!(flags("bc-m16"), "ws-echo-client --clients 1000 --size 32 --messages 16 --broadcast");
+        assert_eq!(flags("deflate-m1"), "ws-echo-client --clients 100 --size 1024 --messages 1 --deflate");
+        assert_eq!(
+            flags("connect-tls"),
+            "tcp-echo-client --clients 32 --size 32 --messages 1 --connect --framer raw --tls"
+        );
         assert_eq!(flags("ws-open"), "ws-echo-client --clients 100 --size 32 --rate 20000");
     }
 

@@ -42,9 +42,9 @@ struct Connects<'a> {
 
 pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     // A server that is not there at all is no run.
-    drop(dial::dial(plan.target, plan.wire, plan.tls, 0)?);
+    drop(dial::dial(plan, 0)?);
     let hello = match plan.wire {
-        Wire::WebSocket { .. } => dial::upgrade_request(plan.target),
+        Wire::WebSocket { .. } | Wire::Deflate => dial::upgrade_request(plan.target, plan.wire),
         Wire::Tcp(_) => {
             let sent = plan.wire.sent(plan.size, 1);
             sent.slice(0, sent.message_len()).to_vec()
@@ -181,7 +181,9 @@ impl Connects<'_> {
         };
         attempt.answer.extend_from_slice(&chunk[..read]);
         match self.plan.wire {
-            Wire::WebSocket { .. } => Ok(dial::check_answer(&attempt.answer)?.is_some()),
+            Wire::WebSocket { .. } | Wire::Deflate => {
+                Ok(dial::check_answer(&attempt.answer, self.plan.wire)?.is_some())
+            }
             Wire::Tcp(_) if self.echo.matching(0, &attempt.answer) < attempt.answer.len() => {
                 Err("echo differs from what was sent".into())
             }

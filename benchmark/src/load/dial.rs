@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::load::link::{self, Link};
-use crate::load::{CONNECT, Wire};
+use crate::load::{CONNECT, Plan, Wire, deflate};
 
 /// Key of every handshake and the answer it must get: the pair of RFC 6455 §1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -25,16 +25,20 @@ const ANSWER: usize = 16 << 10;
 const PER_SOURCE: usize = 20_000;
 
 /// The upgrade request.
-pub(crate) fn upgrade_request(target: SocketAddr) -> Vec<u8> {
+pub(crate) fn upgrade_request(target: SocketAddr, wire: Wire) -> Vec<u8> {
+    let extensions = match wire {
+        Wire::Deflate => format!("Sec-WebSocket-Extensions: {}\r\n", deflate::OFFER),
+        _ => String::new(),
+    };
     format!(
         "GET / HTTP/1.1\r\nHost: {target}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n"
     )
     .into_bytes()
 }
 
 /// Checks an answer as far as it has come: `Ok(None)` if more must come, else the length of its head.
-pub(crate) fn check_answer(answer: &[u8]) -> Result<Option<usize>, String> {
+pub(crate) fn check_answer(answer: &[u8], wire: Wire) -> Result<Option<usize>, String> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut headers);
     let len = match head.parse(answer) {
@@ -46,15 +50,21 @@ pub(crate) fn check_answer(answer: &[u8]) -> Result<Option<usize>, String> {
     if head.code != Some(101) {
         return Err(format!("upgrade refused with status {}", head.code.unwrap_or(0)));
     }
-    let accept = head.headers.iter().find(|h| h.name.eq_ignore_ascii_case("sec-websocket-accept"));
-    if accept.map(|h| h.value) != Some(ACCEPT.as_bytes()) {
+    let header =
+        |name: &str| head.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value);
+    if header("sec-websocket-accept") != Some(ACCEPT.as_bytes()) {
         return Err("upgrade answered with a wrong Sec-WebSocket-Accept".into());
+    }
+    let agreed = header("sec-websocket-extensions").unwrap_or_default();
+    if agreed.starts_with(b"permessage-deflate") != (wire == Wire::Deflate) {
+        return Err(format!("server agreed on the extensions `{}`", String::from_utf8_lossy(agreed)));
     }
     Ok(Some(len))
 }
 
 /// The `index`th connection of a run, ready for messages.
-pub(crate) fn dial(target: SocketAddr, wire: Wire, tls: bool, index: usize) -> Result<Link, String> {
+pub(crate) fn dial(plan: &Plan, index: usize) -> Result<Link, String> {
+    let Plan { target, wire, tls, .. } = *plan;
     let deadline = Instant::now() + CONNECT;
     let mut stream = open(target, index).map_err(|e| format!("cannot connect to {target}: {e}"))?;
     let mut tls = tls.then(|| link::connection(target));
@@ -64,11 +74,11 @@ pub(crate) fn dial(target: SocketAddr, wire: Wire, tls: bool, index: usize) -> R
             tls.complete_io(&mut stream).map_err(|e| format!("TLS handshake failed: {e}"))?;
         }
     }
-    if matches!(wire, Wire::WebSocket { .. }) {
+    if wire.is_web_socket() {
         let control = stream.try_clone().map_err(|e| format!("cannot prepare a socket: {e}"))?;
         match &mut tls {
-            Some(tls) => upgrade(&mut rustls::Stream::new(tls, &mut stream), &control, target, deadline)?,
-            None => upgrade(&mut stream, &control, target, deadline)?,
+            Some(tls) => upgrade(&mut rustls::Stream::new(tls, &mut stream), &control, plan, deadline)?,
+            None => upgrade(&mut stream, &control, plan, deadline)?,
         }
     }
     stream.set_nonblocking(true).map_err(|e| format!("cannot prepare a socket: {e}"))?;
@@ -97,11 +107,11 @@ fn source_for(index: usize) -> Option<Ipv4Addr> {
 fn upgrade(
     stream: &mut (impl Read + Write),
     control: &TcpStream,
-    target: SocketAddr,
+    plan: &Plan,
     deadline: Instant,
 ) -> Result<(), String> {
     let failed = |e: io::Error| format!("upgrade failed: {e}");
-    stream.write_all(&upgrade_request(target)).map_err(failed)?;
+    stream.write_all(&upgrade_request(plan.target, plan.wire)).map_err(failed)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 1024];
     loop {
@@ -112,7 +122,7 @@ fn upgrade(
             return Err("server closed the connection during the upgrade".into());
         }
         answer.extend_from_slice(&chunk[..read]);
-        match check_answer(&answer)? {
+        match check_answer(&answer, plan.wire)? {
             None => {}
             Some(len) if len == answer.len() => return Ok(()),
             Some(_) => return Err("server sent data before the first message".into()),
@@ -131,12 +141,27 @@ mod tests {
 
     #[test]
     fn the_answer_is_checked() {
+        let check_answer = |answer: &[u8]| check_answer(answer, Wire::WebSocket { text: true });
         let good = answer("101 Switching Protocols", ACCEPT);
         assert_eq!(check_answer(&good), Ok(Some(good.len())));
         assert_eq!(check_answer(&good[..good.len() - 1]), Ok(None));
         assert!(check_answer(&answer("403 Forbidden", ACCEPT)).unwrap_err().contains("403"));
         assert!(check_answer(&answer("101 x", "wrong")).unwrap_err().contains("Accept"));
         assert!(check_answer(b"SSH-2.0-OpenSSH\r\n").unwrap_err().contains("not HTTP"));
+    }
+
+    #[test]
+    fn compression_is_had_if_and_only_if_it_was_asked_for() {
+        let plain = answer("101 x", ACCEPT);
+        let compressed =
+            answer("101 x", &format!("{ACCEPT}\r\nSec-WebSocket-Extensions: permessage-deflate"));
+        let web_socket = Wire::WebSocket { text: true };
+        assert_eq!(check_answer(&compressed, Wire::Deflate), Ok(Some(compressed.len())));
+        assert!(check_answer(&plain, Wire::Deflate).unwrap_err().contains("extensions"));
+        assert!(check_answer(&compressed, web_socket).unwrap_err().contains("permessage-deflate"));
+        let target = ([127, 0, 0, 1], 1).into();
+        let asks = |wire| String::from_utf8(upgrade_request(target, wire)).unwrap().contains("Extensions");
+        assert!(asks(Wire::Deflate) && !asks(web_socket));
     }
 
     #[test]

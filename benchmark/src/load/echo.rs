@@ -20,9 +20,10 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
     run.connect(plan)?;
     let mut meter = Meter::new(plan.server_pid);
     let progress = bar(plan);
-    let begin = Instant::now();
 
+    // What is in flight first takes its time to be sent, in TLS above all: that is no warm-up.
     run.prime(plan);
+    let begin = Instant::now();
     let warm = begin + plan.warmup;
     run.until(warm, || progress.at(begin.elapsed(), "warm-up"))?;
     meter.start(run.replies);
@@ -87,12 +88,13 @@ impl Run {
 
     pub(crate) fn connect(&mut self, plan: &Plan) -> Result<(), String> {
         for index in 0..plan.clients {
-            let mut stream = dial::dial(plan.target, plan.wire, plan.tls, index)
+            let mut link = dial::dial(plan, index)
                 .map_err(|e| format!("connection {} of {}: {e}", index + 1, plan.clients))?;
             let interest = Interest::READABLE | Interest::WRITABLE;
-            (self.poll.registry().register(&mut stream, Token(index), interest))
+            (self.poll.registry().register(&mut link, Token(index), interest))
                 .map_err(|e| format!("cannot watch a socket: {e}"))?;
-            self.peers.push(Some(Peer::new(stream)));
+            let peer = Peer::new(link, &self.streams);
+            self.peers.push(Some(peer));
         }
         Ok(())
     }

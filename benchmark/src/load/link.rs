@@ -5,6 +5,7 @@
 //! Out:  plaintext that came. `WouldBlock` means what it does on a socket.
 //! Not here: what the bytes mean.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -21,6 +22,10 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, Signa
 /// Ciphertext of one read: rustls by itself reads 4 KiB at a time.
 const READ: usize = 128 << 10;
 
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) enum Link {
@@ -32,7 +37,9 @@ impl Link {
     /// A socket that is to speak TLS, or has begun to if there is a connection.
     pub(crate) fn new(stream: TcpStream, tls: Option<ClientConnection>) -> Self {
         match tls {
-            Some(connection) => Self::Tls(Box::new(Tls { stream, connection, ahead: Vec::new(), taken: 0 })),
+            Some(connection) => {
+                Self::Tls(Box::new(Tls { stream, connection, ahead: Vec::new(), taken: 0, filled: false }))
+            }
             None => Self::Plain(stream),
         }
     }
@@ -41,8 +48,8 @@ impl Link {
     pub(crate) fn may_have_more(&self, read: usize, room: usize) -> bool {
         match self {
             Self::Plain(_) => read == room,
-            // A record at a time.
-            Self::Tls(_) => read > 0,
+            // Asking the socket once more to be sure would also be to wait for one connection's next reply.
+            Self::Tls(tls) => read == room || !tls.ahead.is_empty() || tls.filled,
         }
     }
 }
@@ -101,9 +108,11 @@ impl Link {
 pub(crate) struct Tls {
     stream: TcpStream,
     connection: ClientConnection,
-    /// Ciphertext; holds no memory while there is none.
+    /// Ciphertext that rustls has not taken from `taken` on; holds no memory while there is none.
     ahead: Vec<u8>,
     taken: usize,
+    /// The last read of the socket took as much as it might: there may be more.
+    filled: bool,
 }
 
 impl Tls {
@@ -118,24 +127,31 @@ impl Tls {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
-            if self.taken == self.ahead.len() {
-                self.taken = 0;
-                self.ahead.resize(READ, 0);
-                match self.stream.read(&mut self.ahead) {
-                    Ok(read) => self.ahead.truncate(read),
-                    Err(e) => {
-                        self.ahead = Vec::new();
-                        return Err(if is_later(&e) { io::ErrorKind::WouldBlock.into() } else { e });
-                    }
+            if self.ahead.is_empty() {
+                SCRATCH.with_borrow_mut(|scratch| self.read_socket(scratch))?;
+            } else {
+                self.taken += self.connection.read_tls(&mut &self.ahead[self.taken..])?;
+                if self.taken == self.ahead.len() {
+                    (self.ahead, self.taken) = (Vec::new(), 0);
                 }
             }
-            // Of an empty buffer rustls learns that the stream has ended.
-            self.taken += self.connection.read_tls(&mut &self.ahead[self.taken..])?;
             if let Err(error) = self.connection.process_new_packets() {
                 let _alert = self.flush();
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
         }
+    }
+
+    /// Reads once, and hands rustls as much as it takes at once; it learns of the end of the stream, too.
+    fn read_socket(&mut self, scratch: &mut [u8]) -> io::Result<()> {
+        let read = match self.stream.read(scratch) {
+            Err(e) if is_later(&e) => return Err(io::ErrorKind::WouldBlock.into()),
+            read => read?,
+        };
+        self.filled = read == scratch.len();
+        let taken = self.connection.read_tls(&mut &scratch[..read])?;
+        self.ahead.extend_from_slice(&scratch[taken..read]);
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

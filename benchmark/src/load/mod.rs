@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 mod connect;
+mod deflate;
 mod dial;
 mod echo;
 mod idle;

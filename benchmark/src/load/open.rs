@@ -118,12 +118,13 @@ impl Open {
             draining: false,
         };
         for index in 0..plan.clients {
-            let mut stream = dial::dial(plan.target, plan.wire, plan.tls, index)
+            let mut link = dial::dial(plan, index)
                 .map_err(|e| format!("connection {} of {}: {e}", index + 1, plan.clients))?;
             let interest = Interest::READABLE | Interest::WRITABLE;
-            (run.poll.registry().register(&mut stream, Token(index), interest))
+            (run.poll.registry().register(&mut link, Token(index), interest))
                 .map_err(|e| format!("cannot watch a socket: {e}"))?;
-            run.peers.push(Some(Peer::new(stream)));
+            let peer = Peer::new(link, &run.streams);
+            run.peers.push(Some(peer));
         }
         Ok(run)
     }

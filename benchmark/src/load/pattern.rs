@@ -11,13 +11,16 @@ const PERIOD: usize = 64 << 10;
 /// Most messages in one period: a prime, so that losing a round number of messages is seen.
 const MOST: usize = 509;
 
-/// An endless stream of equally long messages, no two neighbours the same.
+/// An endless stream of messages, no two neighbours the same.
 #[derive(Debug)]
 pub struct Pattern {
     /// `period` bytes and then the same again from the start: `period <= bytes.len()`.
     bytes: Vec<u8>,
     period: usize,
+    /// Bytes of a message, if all are equally long; else of the longest.
     message: usize,
+    /// Where each message of a period ends.
+    ends: Vec<usize>,
 }
 
 impl Pattern {
@@ -25,21 +28,54 @@ impl Pattern {
     ///
     /// `encode` must give equally long results for equally long payloads.
     pub fn new(size: usize, stretch: usize, encode: impl Fn(&[u8], &mut Vec<u8>)) -> Self {
-        let count = (PERIOD / size).clamp(2, MOST);
+        let messages = (0..Self::count(size)).map(|number| {
+            let mut message = Vec::new();
+            encode(&payload(number, size), &mut message);
+            message
+        });
+        let pattern = Self::of(&messages.collect::<Vec<_>>(), stretch);
+        assert_eq!(
+            pattern.message * pattern.ends.len(),
+            pattern.period,
+            "messages of one size are encoded to one length"
+        );
+        pattern
+    }
+
+    /// How many messages of this size are in one period.
+    pub fn count(size: usize) -> usize {
+        (PERIOD / size).clamp(2, MOST)
+    }
+
+    /// The stream of these messages over and over; there is at least one, and none is empty.
+    pub fn of(messages: &[Vec<u8>], stretch: usize) -> Self {
         let mut bytes = Vec::new();
-        for number in 0..count {
-            encode(&payload(number, size), &mut bytes);
+        let mut ends = Vec::with_capacity(messages.len());
+        for message in messages {
+            bytes.extend_from_slice(message);
+            ends.push(bytes.len());
         }
         let period = bytes.len();
-        assert_eq!(period % count, 0, "messages of one size are encoded to one length");
         bytes.reserve_exact(stretch);
         for at in 0..stretch {
             bytes.push(bytes[at]);
         }
-        Self { bytes, period, message: period / count }
+        let message = messages.iter().map(Vec::len).max().unwrap_or(0);
+        Self { bytes, period, message, ends }
     }
 
-    /// Bytes of one encoded message.
+    /// Bytes of `count` messages from the `number`th on.
+    pub fn span(&self, number: usize, count: usize) -> usize {
+        let len = self.ends.len();
+        let end = |number: usize| {
+            let within = number % len;
+            number / len * self.period + if within == 0 { 0 } else { self.ends[within - 1] }
+        };
+        let number = number % len;
+        end(number + count) - end(number)
+    }
+
+    /// Bytes of one encoded message; of the longest, if they differ.
     pub fn message_len(&self) -> usize {
         self.message
     }
@@ -129,6 +165,14 @@ mod tests {
         assert!(p.matching(0, &doubled) < 96);
         let swapped = [&whole[32..64], &whole[..32], &whole[64..]].concat();
         assert!(p.matching(0, &swapped) < 32);
+    }
+
+    #[test]
+    fn messages_of_all_lengths_have_their_places() {
+        let p = Pattern::of(&[vec![1; 3], vec![2; 1], vec![3; 5]], 4);
+        assert_eq!((p.span(0, 1), p.span(1, 1), p.span(2, 1)), (3, 1, 5));
+        assert_eq!((p.span(2, 2), p.span(0, 7), p.span(4, 3), p.span(1, 0)), (8, 21, 9, 0));
+        assert_eq!(p.slice(4, 9), [3, 3, 3, 3, 3, 1, 1, 1, 2]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use crate::load::deflate::{Frame, Replies};
 use crate::load::link::Link;
 use crate::load::{Pattern, Wire, masked_frame};
 
@@ -19,6 +20,8 @@ pub(crate) const READ: usize = 128 << 10;
 pub(crate) struct Streams {
     pub(crate) sent: Pattern,
     pub(crate) expected: Pattern,
+    /// What replies inflate to, where they are compressed.
+    inflated: Vec<Vec<u8>>,
     web_socket: bool,
 }
 
@@ -27,7 +30,8 @@ impl Streams {
         Self {
             sent: wire.sent(size, in_flight),
             expected: wire.expected(size),
-            web_socket: matches!(wire, Wire::WebSocket { .. }),
+            inflated: wire.payloads(size),
+            web_socket: wire.is_web_socket(),
         }
     }
 }
@@ -35,13 +39,15 @@ impl Streams {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) stream: Link,
+    link: Link,
     /// When what is in flight was sent; kept by runs with one message in flight.
     pub(crate) sent_at: Option<Instant>,
     /// Replies received.
     pub(crate) replies: u64,
     send_at: usize,
     to_send: usize,
+    /// Messages queued since the start.
+    queued: usize,
     receive_at: usize,
     /// Bytes of the reply being received: less than one message.
     partial: usize,
@@ -49,32 +55,37 @@ pub(crate) struct Peer {
     control: Vec<u8>,
     /// Answers to pings, to go out between two messages.
     pongs: Vec<u8>,
+    /// Where replies are compressed.
+    inflate: Option<Box<Replies>>,
 }
 
 impl Peer {
-    pub(crate) fn new(stream: Link) -> Self {
+    pub(crate) fn new(link: Link, streams: &Streams) -> Self {
         Self {
-            stream,
+            link,
             sent_at: None,
             replies: 0,
             send_at: 0,
             to_send: 0,
+            queued: 0,
             receive_at: 0,
             partial: 0,
             control: Vec::new(),
             pongs: Vec::new(),
+            inflate: (!streams.inflated.is_empty()).then(|| Box::new(Replies::new())),
         }
     }
 
     /// Adds messages to what is to be sent.
     pub(crate) fn queue(&mut self, streams: &Streams, messages: usize) {
-        self.to_send += messages * streams.sent.message_len();
+        self.to_send += streams.sent.span(self.queued, messages);
+        self.queued += messages;
     }
 
     /// Writes as much as the kernel takes.
     pub(crate) fn write(&mut self, streams: &Streams) -> Result<(), String> {
         while self.to_send > 0 {
-            match self.stream.write(streams.sent.slice(self.send_at, self.to_send)) {
+            match self.link.write(streams.sent.slice(self.send_at, self.to_send)) {
                 Ok(0) => return Err("connection takes no more bytes".into()),
                 Ok(written) => {
                     self.send_at = streams.sent.advance(self.send_at, written);
@@ -88,7 +99,7 @@ impl Peer {
         if !self.pongs.is_empty() {
             self.write_pongs()?;
         }
-        match self.stream.flush() {
+        match self.link.flush() {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
                 Err(format!("connection lost while sending: {e}"))
             }
@@ -98,10 +109,10 @@ impl Peer {
 
     /// Reads once. Gives the replies completed by it, and whether there may be more to read.
     pub(crate) fn read(&mut self, streams: &Streams, buffer: &mut [u8]) -> Result<(usize, bool), String> {
-        match self.stream.read(buffer) {
+        match self.link.read(buffer) {
             Ok(0) => Err("server closed the connection".into()),
             Ok(read) => {
-                let more = self.stream.may_have_more(read, buffer.len());
+                let more = self.link.may_have_more(read, buffer.len());
                 Ok((self.receive(streams, &buffer[..read])?, more))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok((0, false)),
@@ -111,6 +122,12 @@ impl Peer {
     }
 
     fn receive(&mut self, streams: &Streams, mut received: &[u8]) -> Result<usize, String> {
+        if let Some(inflate) = &mut self.inflate {
+            let replies =
+                inflate.receive(&streams.inflated, received, |frame| answer(frame, &mut self.pongs))?;
+            self.replies += replies as u64;
+            return Ok(replies);
+        }
         let mut replies = 0;
         while !received.is_empty() {
             if !self.control.is_empty() {
@@ -145,11 +162,9 @@ impl Peer {
         match (self.control[0] & 0x0f, self.control.get(1)) {
             (_, Some(len)) if usize::from(*len) > 125 => return Err("control frame over 125 bytes".into()),
             (kind, Some(len)) if self.control.len() == 2 + usize::from(*len) => {
-                match kind {
-                    8 => return Err("server sent a close frame".into()),
-                    9 => masked_frame(0x8a, &self.control[2..], &mut self.pongs),
-                    _ => {}
-                }
+                let frame =
+                    Frame { first: 0x80 | kind, payload: &self.control[2..], len: self.control.len() };
+                answer(&frame, &mut self.pongs)?;
                 self.control.clear();
             }
             _ => {}
@@ -158,7 +173,7 @@ impl Peer {
     }
 
     fn write_pongs(&mut self) -> Result<(), String> {
-        match self.stream.write(&self.pongs) {
+        match self.link.write(&self.pongs) {
             Ok(written) if written == self.pongs.len() => {
                 self.pongs.clear();
                 Ok(())
@@ -171,17 +186,27 @@ impl Peer {
     }
 }
 
+/// What a control frame asks for.
+fn answer(frame: &Frame<'_>, pongs: &mut Vec<u8>) -> Result<(), String> {
+    match frame.first & 0x0f {
+        8 => return Err("server sent a close frame".into()),
+        9 => masked_frame(0x8a, frame.payload, pongs),
+        _ => {}
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::Framer;
 
-    fn peer() -> (Peer, std::net::TcpStream) {
+    fn peer(streams: &Streams) -> (Peer, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let far = listener.accept().unwrap().0;
         near.set_nonblocking(true).unwrap();
-        (Peer::new(Link::new(mio::net::TcpStream::from_std(near), None)), far)
+        (Peer::new(Link::new(mio::net::TcpStream::from_std(near), None), streams), far)
     }
 
     fn expected(streams: &Streams, messages: usize) -> Vec<u8> {
@@ -201,7 +226,7 @@ mod tests {
         let streams = Streams::new(Wire::Tcp(Framer::Length), 5, 1);
         let bytes = expected(&streams, 1200);
         for chunk in [1, 2, 7, 9, 10, 1000, bytes.len()] {
-            let (mut peer, _far) = peer();
+            let (mut peer, _far) = peer(&streams);
             let total: usize = bytes.chunks(chunk).map(|c| peer.receive(&streams, c).unwrap()).sum();
             assert_eq!((total, peer.replies, peer.partial), (1200, 1200, 0));
         }
@@ -212,7 +237,7 @@ mod tests {
         let streams = Streams::new(Wire::Tcp(Framer::Raw), 32, 1);
         let mut bytes = expected(&streams, 10);
         bytes[32 * 4 + 3] ^= 0x40;
-        let error = peer().0.receive(&streams, &bytes).unwrap_err();
+        let error = peer(&streams).0.receive(&streams, &bytes).unwrap_err();
         assert_eq!(error, "reply 4 differs from what was sent at byte 3");
     }
 
@@ -222,7 +247,7 @@ mod tests {
         let reply = expected(&streams, 2);
         let bytes = [&reply[..34], b"\x89\x02hi", &reply[34..], b"\x8a\x00"].concat();
         for chunk in [1, 3, bytes.len()] {
-            let (mut peer, mut far) = peer();
+            let (mut peer, mut far) = peer(&streams);
             let total: usize = bytes.chunks(chunk).map(|c| peer.receive(&streams, c).unwrap()).sum();
             assert_eq!(total, 2);
             peer.write(&streams).unwrap();
@@ -230,9 +255,9 @@ mod tests {
             far.read_exact(&mut pong).unwrap();
             assert_eq!(pong[..6], [0x8a, 0x82, 0x37, 0xfa, 0x21, 0x3d]);
         }
-        let error = peer().0.receive(&streams, b"\x88\x02\x03\xe8").unwrap_err();
+        let error = peer(&streams).0.receive(&streams, b"\x88\x02\x03\xe8").unwrap_err();
         assert_eq!(error, "server sent a close frame");
         let inside = [&reply[..20], b"\x89\x00"].concat();
-        assert!(peer().0.receive(&streams, &inside).unwrap_err().contains("reply 0 differs"));
+        assert!(peer(&streams).0.receive(&streams, &inside).unwrap_err().contains("reply 0 differs"));
     }
 }

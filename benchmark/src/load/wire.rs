@@ -7,7 +7,7 @@
 //! say) is not what this generator measures.
 
 use crate::cli::Framer;
-use crate::load::Pattern;
+use crate::load::{Pattern, deflate};
 
 /// Mask of every frame. RFC 6455 §5.3 wants a fresh unpredictable one for each, to protect proxies from
 /// scripts in browsers; a load generator has neither, and a server unmasks all alike.
@@ -26,23 +26,49 @@ pub enum Wire {
         /// Text frames rather than binary ones.
         text: bool,
     },
+    /// WebSocket text messages, JSON, compressed.
+    Deflate,
 }
 
 impl Wire {
     /// The stream to send: messages of `size`, `in_flight` of them in one slice where that is not too much.
     pub fn sent(self, size: usize, in_flight: usize) -> Pattern {
         let stretch = STRETCH.min(in_flight * (size + 14));
+        if self == Self::Deflate {
+            let frames = self.payloads(size).into_iter().map(|payload| {
+                let mut frame = Vec::new();
+                // RFC 7692 §6: RSV1 marks a compressed message.
+                masked_frame(0xc0 | opcode(true), &deflate::compressed(&payload), &mut frame);
+                frame
+            });
+            return Pattern::of(&frames.collect::<Vec<_>>(), stretch);
+        }
         Pattern::new(size, stretch, |payload, out| match self {
             Self::Tcp(framer) => framed(framer, payload, out),
             Self::WebSocket { text } => masked_frame(0x80 | opcode(text), payload, out),
+            Self::Deflate => unreachable!("made above"),
         })
     }
 
-    /// The stream expected back.
+    /// The payloads of one period, where replies are inflated to be compared; none elsewhere.
+    pub(crate) fn payloads(self, size: usize) -> Vec<Vec<u8>> {
+        match self {
+            Self::Deflate => (0..Pattern::count(size)).map(|number| deflate::json(number, size)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether connections begin with an upgrade.
+    pub fn is_web_socket(self) -> bool {
+        !matches!(self, Self::Tcp(_))
+    }
+
+    /// The stream expected back; where replies are inflated, it says how long they are without compression.
     pub fn expected(self, size: usize) -> Pattern {
         Pattern::new(size, 0, |payload, out| match self {
             Self::Tcp(framer) => framed(framer, payload, out),
-            Self::WebSocket { text } => {
+            Self::WebSocket { .. } | Self::Deflate => {
+                let text = self != Self::WebSocket { text: false };
                 head(0x80 | opcode(text), payload.len(), 0, out);
                 out.extend_from_slice(payload);
             }

@@ -173,10 +173,9 @@ where
             Listening::First => ChainMessage::First { first: self.0.message(session, message) },
             Listening::Second => ChainMessage::Second { second: self.1.message(session, message) },
             Listening::Both => {
-                let both = async move {
-                    let first = self.0.message(session, message.clone()).await;
-                    both(first, self.1.message(session, message).await)
-                };
+                let first = self.0.message(session, message.clone());
+                let rest = move || self.1.message(session, message);
+                let both = Both::First { first, rest: Some(rest) };
                 ChainMessage::Both { both, parts: PhantomData::<Parts<S, M, A, B>> }
             }
         }
@@ -229,6 +228,42 @@ pin_project! {
     }
 }
 
+pin_project! {
+    /// The handling of one message by two that both look at it. Written by hand: an async block has room for both at once,
+    /// and every idle connection for an async block.
+    #[project = BothProjection]
+    #[project_replace = BothOwned]
+    enum Both<A, B, F> {
+        First { #[pin] first: A, rest: Option<F> },
+        Second { #[pin] second: B, first: HandlerOutcome },
+    }
+}
+
+impl<A, B, F> Future for Both<A, B, F>
+where
+    A: Future<Output = HandlerOutcome>,
+    B: Future<Output = HandlerOutcome>,
+    F: FnOnce() -> B,
+{
+    type Output = HandlerOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<HandlerOutcome> {
+        loop {
+            match self.as_mut().project() {
+                BothProjection::First { first, rest } => {
+                    let first = ready!(first.poll(cx));
+                    let rest = rest.take().expect("the second handler begins once");
+                    self.as_mut().project_replace(Self::Second { second: rest(), first });
+                }
+                BothProjection::Second { second, first } => {
+                    let second = ready!(second.poll(cx));
+                    return Poll::Ready(both(std::mem::replace(first, Ok(())), second));
+                }
+            }
+        }
+    }
+}
+
 impl<P, A, B, Both> Future for ChainMessage<P, A, B, Both>
 where
     P: ChainParts,
@@ -251,9 +286,17 @@ where
 
 pin_project! {
     /// A handler's future with its result as an outcome.
-    struct Handling<F> {
+    #[derive(Debug)]
+    pub struct Handling<F> {
         #[pin]
         handler: F,
+    }
+}
+
+impl<F> Handling<F> {
+    /// The future of a handler, whatever handlers may return.
+    pub const fn new(handler: F) -> Self {
+        Self { handler }
     }
 }
 

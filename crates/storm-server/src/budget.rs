@@ -1,6 +1,7 @@
 //! The time between accept and session: one budget for all handshakes of a connection together.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Instant;
 
 use storm_core::Peer;
@@ -15,10 +16,13 @@ use crate::secure::secure;
 
 /// Runs the handshakes of one connection, with `remote`, within their budget, and counts how they end: an answered HTTP request is
 /// `Err(None)`. `None` if there is to be no session.
+///
+/// They are boxed, and gone before anything of the connection is allocated, which then takes their place: else ten
+/// thousand handshakes would leave ten thousand holes.
 pub(crate) async fn within_budget<T>(
     shared: &Shared,
     remote: Option<SocketAddr>,
-    handshakes: impl Future<Output = Result<T, Option<HandshakeFailure>>>,
+    handshakes: Pin<Box<impl Future<Output = Result<T, Option<HandshakeFailure>>>>>,
 ) -> Option<T> {
     let began = Instant::now();
     let peer = remote.map(tracing::field::display);

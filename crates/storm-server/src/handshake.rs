@@ -168,19 +168,25 @@ pub(crate) async fn handshake<E: Endpoint>(
         }
         Err(refusal) => refusal,
     };
-    // The answer counts, whether the peer stays to read it or not.
-    if refuse(stream, &answer.to_bytes()).await.is_ok() {
-        let stopped = async {
-            shared.reached(Phase::Stopping).await;
-            tokio::time::sleep(LAST_LINGER).await;
-        };
-        tokio::select! {
-            biased;
-            _ = linger(stream) => {}
-            () = stopped => {}
-        }
-    }
+    Box::pin(see_off(stream, &answer, shared)).await;
     Err(failure)
+}
+
+/// Answers a peer that gets no session, and waits for its end.
+async fn see_off(stream: &mut Stream, answer: &Reject, shared: &Shared) {
+    // The answer counts, whether the peer stays to read it or not.
+    if refuse(stream, &answer.to_bytes()).await.is_err() {
+        return;
+    }
+    let stopped = async {
+        shared.reached(Phase::Stopping).await;
+        tokio::time::sleep(LAST_LINGER).await;
+    };
+    tokio::select! {
+        biased;
+        _ = linger(stream) => {}
+        () = stopped => {}
+    }
 }
 
 async fn send(stream: &mut Stream, response: &[u8]) -> io::Result<()> {
@@ -199,7 +205,7 @@ async fn decide<E: Endpoint>(
 ) -> Result<(bytes::Bytes, Agreed), Refusal> {
     if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
         let hook = async { on_http(HttpRequest { request, peer: peer.clone() }).await };
-        let answer = isolated(hook, shared, endpoint).await?;
+        let answer = Box::pin(isolated(hook, shared, endpoint)).await?;
         return Err(Refusal { answer, failure: None });
     }
     let upgrade =
@@ -215,7 +221,7 @@ async fn decide<E: Endpoint>(
             let request = UpgradeRequest { upgrade: upgrade.clone(), peer: peer.clone() };
             let decided = tokio::select! {
                 biased;
-                decided = isolated(async { on_upgrade(request).await }, shared, endpoint) => decided?,
+                decided = Box::pin(isolated(async { on_upgrade(request).await }, shared, endpoint)) => decided?,
                 () = shared.reached(Phase::Stopping) => return Err(Refusal::stopping()),
             };
             decided.map_err(|answer| Refusal::new(HandshakeFailure::Rejected, answer))?
@@ -239,7 +245,8 @@ async fn decide<E: Endpoint>(
         Ok(accepted) => accepted,
         Err(error) => {
             // The hook chose what was not offered: the application's mistake, not the peer's.
-            report(endpoint, &shared.hub, &Error::new(ErrorKind::Handshake, error.clone())).await;
+            let mistake = Error::new(ErrorKind::Handshake, error.clone());
+            Box::pin(report(endpoint, &shared.hub, &mistake)).await;
             return Err(Refusal::new(HandshakeFailure::HookFailed, error));
         }
     };

@@ -43,7 +43,8 @@ pub struct ServerOptions {
     pub handshake_timeout: Option<Duration>,
     /// Addresses and networks (`10.0.0.0/8`) of load balancers that speak the PROXY protocol, version 1 or 2. Their
     /// connections must begin with its header, and have the client's address for their `remote_addr`; connections from
-    /// anywhere else are taken as they are, so that nobody can choose an address. Default: none.
+    /// anywhere else are taken as they are, so that nobody can choose an address. Peers on a unix socket have no address
+    /// to be listed by. Default: none.
     ///
     /// ```
     /// use storm_server::TcpServer;

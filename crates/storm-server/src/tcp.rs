@@ -167,7 +167,7 @@ where
         let (endpoint, shared) = (self.clone(), shared.clone());
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
-            let prepared = prepare(stream, remote, &shared, &*endpoint);
+            let prepared = Box::pin(prepare(stream, remote, &shared, &*endpoint));
             if let Some((stream, peer)) = within_budget(&shared, remote, prepared).await {
                 endpoint.run(stream, peer, &shared, slot);
             }

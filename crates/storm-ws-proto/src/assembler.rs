@@ -33,7 +33,8 @@ impl Assembler {
     }
 
     pub(crate) fn count_frame(&mut self) {
-        self.frames = self.frames.saturating_add(1);
+        // `u32::MAX` is no limit, and not to be reached.
+        self.frames = (self.frames + 1).min(u32::MAX - 1);
     }
 
     /// Bytes a plain message has grown to; 0 for a compressed one, whose size only inflating tells.

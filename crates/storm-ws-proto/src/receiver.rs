@@ -73,11 +73,36 @@ pub enum Look {
 #[derive(Debug)]
 pub struct Receiver {
     role: Role,
-    limits: Limits,
+    bounds: Bounds,
     phase: Phase,
     /// Boxed: most messages come in one frame, and idle connections are many.
     open: Option<Box<Assembler>>,
     inflater: Option<Box<Inflater>>,
+}
+
+/// [`Limits`] without options, for idle sessions are many: what is off is more than there can be. (Frames of a message are
+/// counted up to the same.)
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    frame: u64,
+    message: u64,
+    fragments: u32,
+}
+
+impl Bounds {
+    fn message_size(self) -> Option<u64> {
+        (self.message != u64::MAX).then_some(self.message)
+    }
+}
+
+impl From<Limits> for Bounds {
+    fn from(limits: Limits) -> Self {
+        Self {
+            frame: limits.max_frame_size.unwrap_or(u64::MAX),
+            message: limits.max_message_size.unwrap_or(u64::MAX),
+            fragments: limits.max_fragments.unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// ```text
@@ -110,7 +135,7 @@ impl Receiver {
     /// A receiver for the side in `role`, without extensions.
     #[must_use]
     pub fn new(role: Role, limits: Limits) -> Self {
-        Self { role, limits, phase: Phase::Head, open: None, inflater: None }
+        Self { role, bounds: limits.into(), phase: Phase::Head, open: None, inflater: None }
     }
 
     /// Takes compressed messages as agreed.
@@ -288,9 +313,8 @@ impl Receiver {
             _ => return None,
         };
         let len = u64::from(second.checked_sub(0x80).filter(|len| *len <= 125)?);
-        let fits = |max: Option<u64>| max.is_none_or(|max| len <= max);
         let plain = self.role == Role::Server && self.open.is_none();
-        if !plain || !fits(self.limits.max_frame_size) || !fits(self.limits.max_message_size) {
+        if !plain || len > self.bounds.frame || len > self.bounds.message {
             return None;
         }
         let head = FrameHead { fin: true, rsv1: false, opcode, mask: Some(key), len };
@@ -347,19 +371,20 @@ impl Receiver {
         if head.opcode.is_control() {
             return Ok(len);
         }
-        if let Some(max) = self.limits.max_frame_size.filter(|&max| head.len > max) {
-            return Err(ProtocolError::FrameTooBig { len: head.len, max });
+        let Bounds { frame, message, fragments } = self.bounds;
+        if head.len > frame {
+            return Err(ProtocolError::FrameTooBig { len: head.len, max: frame });
         }
         let (frames, before, compressed) = match &self.open {
             Some(open) => (open.frames(), open.plain_len(), open.is_compressed()),
             None => (0, 0, head.rsv1),
         };
         let total = before.saturating_add(head.len);
-        if let Some(max) = self.limits.max_message_size.filter(|&max| total > max && !compressed) {
-            return Err(ProtocolError::MessageTooBig { len: total, max });
+        if total > message && !compressed {
+            return Err(ProtocolError::MessageTooBig { len: total, max: message });
         }
-        if let Some(max) = self.limits.max_fragments.filter(|&max| frames >= max) {
-            return Err(ProtocolError::TooManyFragments { max });
+        if frames >= fragments {
+            return Err(ProtocolError::TooManyFragments { max: fragments });
         }
         Ok(len)
     }
@@ -398,7 +423,7 @@ impl Receiver {
                 if let Some(key) = head.mask {
                     mask::apply(mask::rotate(key, partial.done), piece);
                 }
-                open.push(piece, self.inflater.as_deref_mut(), self.limits.max_message_size)?;
+                open.push(piece, self.inflater.as_deref_mut(), self.bounds.message_size())?;
                 wire.advance(here);
                 partial.done += here;
                 if partial.done < partial.len {

@@ -14,20 +14,21 @@ pub(crate) struct Hopeless;
 pub(crate) struct Utf8Check {
     /// Start of an unfinished code point; the first `held` bytes count. `held <= 3`.
     code_point: [u8; 4],
-    held: usize,
+    held: u8,
 }
 
 impl Utf8Check {
     /// Checks the next piece.
+    #[expect(clippy::cast_possible_truncation, reason = "an unfinished code point has at most three bytes")]
     pub(crate) fn feed(&mut self, mut piece: &[u8]) -> Result<(), Hopeless> {
         while self.held > 0 {
             let Some((&byte, rest)) = piece.split_first() else {
                 return Ok(());
             };
             piece = rest;
-            self.code_point[self.held] = byte;
+            self.code_point[usize::from(self.held)] = byte;
             self.held += 1;
-            match std::str::from_utf8(&self.code_point[..self.held]) {
+            match std::str::from_utf8(&self.code_point[..usize::from(self.held)]) {
                 Ok(_) => self.held = 0,
                 // No error length: valid as far as it goes, so fewer than four bytes are held.
                 Err(error) if error.error_len().is_none() => {}
@@ -39,7 +40,7 @@ impl Utf8Check {
             Err(error) if error.error_len().is_none() => {
                 let tail = &piece[error.valid_up_to()..];
                 self.code_point[..tail.len()].copy_from_slice(tail);
-                self.held = tail.len();
+                self.held = tail.len() as u8;
                 Ok(())
             }
             Err(_) => Err(Hopeless),

@@ -48,3 +48,6 @@ pub use storm_ws_proto::DeflateOptions;
 pub use storm_ws_proto::handshake::{self, HeadLimits};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::{CloseCode, CloseFrame, HeartbeatOptions, Limits, ProtocolError};
+
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stormsocket::{
-    BoxError, CloseCode, DisconnectReason, Error, ErrorKind, Middleware, ServerHandle, Session, StartError,
-    WsServer, WsSession,
+    BoxError, CloseCode, DisconnectReason, Error, ErrorKind, Middleware, RateLimit, ServerHandle, Session,
+    StartError, WsServer, WsSession,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -287,4 +287,37 @@ async fn addresses_that_cannot_be_bound_are_errors_that_leave_nothing_behind() {
     stop(taken).await;
     // The port is free again, and was never half taken.
     stop(WsServer::bind(addr).start().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_session_above_its_rate_limit_is_reset_and_control_frames_do_not_count() {
+    let (handler, mut observed) = echo();
+    let hour = Duration::from_secs(3600);
+    let server = WsServer::bind("127.0.0.1:0")
+        .middleware(RateLimit::per_ip(3, hour).unwrap())
+        .handler(handler)
+        .start()
+        .await
+        .unwrap();
+    let mut peer = Peer::connect(&server).await;
+    observed.connected().await;
+    for _ in 0..3 {
+        assert!(peer.settle().await.is_empty());
+        // One message, whatever number of frames it comes in.
+        peer.send(0x01, "h").await;
+        peer.send(0x80, "i").await;
+        assert_eq!(peer.frame().await.text(), "hi");
+        assert_eq!(observed.message().await.text(), Some("hi"));
+    }
+    peer.send(0x81, "one too many").await;
+    peer.is_reset().await;
+    assert_eq!(observed.disconnected().await, DisconnectReason::RateLimited);
+    // Its address is over the limit, whatever session it comes with.
+    let mut again = Peer::connect(&server).await;
+    observed.connected().await;
+    again.send(0x81, "hi").await;
+    again.is_reset().await;
+    assert_eq!(observed.disconnected().await, DisconnectReason::RateLimited);
+    stop(server).await;
+    observed.finished().await;
 }

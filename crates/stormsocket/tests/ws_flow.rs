@@ -138,7 +138,7 @@ async fn sends_cancelled_at_any_poll_are_whole_or_not_at_all() {
                 None => given_up += 1,
                 other => panic!("{other:?}"),
             }
-            while let Some(frame) = take_frame(&mut peer.wire) {
+            while let Some(frame) = Frame::take(&mut peer.wire) {
                 assert_eq!(Some(frame.text()), kept.pop_front().as_deref());
             }
         }

@@ -13,6 +13,7 @@ mod encode;
 mod queue;
 mod waiters;
 
+use std::num::NonZeroUsize;
 use std::task::Waker;
 
 pub use encode::{Control, Encode, Part, SharedFrames};
@@ -73,7 +74,7 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// The connection task has a batch of its own ([`crate::cork`]), and nobody has interfered.
     ///
     /// Holds the bytes that batch may queue, which others leave free: the limit is kept, whoever is first.
-    corked: Option<usize>,
+    corked: Option<NonZeroUsize>,
     /// What others have queued since the batch began; leaves behind it.
     behind: Option<Box<SendQueue>>,
     /// Bytes the connection task has taken and the kernel does not have yet.
@@ -163,7 +164,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.in_parts && !continues {
             return Ok(Admission::Busy);
         }
-        if self.corked.is_some_and(|budget| self.pending_bytes() + budget >= self.limit) {
+        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() >= self.limit) {
             self.backpressured = true;
         }
         // The parts of a message go before those who wait for its end.
@@ -313,8 +314,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && !waiting
             && !self.in_parts
             && self.pending_bytes() <= self.limit / 2;
-        self.corked = may_cork.then(|| MOST_CORKED.min(self.limit / 4)).filter(|budget| *budget > 0);
-        self.corked.unwrap_or(0)
+        self.corked = if may_cork { NonZeroUsize::new(MOST_CORKED.min(self.limit / 4)) } else { None };
+        self.corked.map_or(0, NonZeroUsize::get)
     }
 
     /// Takes over what the connection task's batch has queued, and ends the batch.

@@ -24,11 +24,18 @@ const FIRST_CAPACITY: usize = 512;
 pub struct SendQueue {
     /// All copied bytes: those before, between and behind shared payloads. An empty queue has no buffer.
     small: BytesMut,
+    /// Boxed: idle connections are many, and large payloads few.
+    large: Option<Box<Large>>,
+}
+
+/// The shared payloads of a queue, at least one.
+#[derive(Debug, Default)]
+struct Large {
     shared: VecDeque<Shared>,
     /// Copied bytes in front of the last shared payload. Invariant: `before == Σ shared.before <= small.len()`.
     before: usize,
     /// Bytes of all shared payloads.
-    shared_len: usize,
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -42,7 +49,10 @@ impl SendQueue {
     /// Bytes in it.
     #[inline]
     pub fn len(&self) -> usize {
-        self.small.len() + self.shared_len
+        match &self.large {
+            None => self.small.len(),
+            Some(large) => self.small.len() + large.len,
+        }
     }
 
     /// Whether nothing waits.
@@ -87,10 +97,11 @@ impl SendQueue {
     }
 
     fn share(&mut self, bytes: Bytes) {
-        let before = self.small.len() - self.before;
-        self.before += before;
-        self.shared_len += bytes.len();
-        self.shared.push_back(Shared { before, bytes });
+        let large = self.large.get_or_insert_default();
+        let before = self.small.len() - large.before;
+        large.before += before;
+        large.len += bytes.len();
+        large.shared.push_back(Shared { before, bytes });
     }
 
     /// Appends everything of `other`.
@@ -99,7 +110,7 @@ impl SendQueue {
             std::mem::swap(self, &mut other);
         } else {
             let mut rest: &[u8] = &other.small;
-            for Shared { before, bytes } in other.shared.drain(..) {
+            for Shared { before, bytes } in other.large.take().into_iter().flat_map(|large| large.shared) {
                 let (copied, behind) = rest.split_at(before);
                 rest = behind;
                 self.put_slice(copied);
@@ -142,7 +153,7 @@ impl SendQueue {
             true
         };
         let mut rest: &'a [u8] = &self.small;
-        for shared in &self.shared {
+        for shared in self.large.iter().flat_map(|large| &large.shared) {
             let (before, behind) = rest.split_at(shared.before);
             rest = behind;
             if !push(before) || !push(&shared.bytes) {
@@ -155,10 +166,12 @@ impl SendQueue {
 
     /// The front of the queue when one slice holds all of it, so that no vectored write is needed.
     pub fn as_single_slice(&self) -> Option<&[u8]> {
-        match self.shared.front() {
+        match &self.large {
             None => Some(&self.small),
-            Some(only) if self.small.is_empty() && self.shared.len() == 1 => Some(&only.bytes),
-            Some(_) => None,
+            Some(large) => match large.shared.front() {
+                Some(only) if self.small.is_empty() && large.shared.len() == 1 => Some(&only.bytes),
+                _ => None,
+            },
         }
     }
 
@@ -168,20 +181,24 @@ impl SendQueue {
     /// `count` exceeds [`len`](Self::len).
     pub fn advance(&mut self, mut count: usize) {
         assert!(count <= self.len(), "cannot advance past the end");
-        while let Some(front) = self.shared.front_mut() {
+        while let Some(large) = &mut self.large {
+            let Some(front) = large.shared.front_mut() else {
+                self.large = None;
+                break;
+            };
             let copied = front.before.min(count);
             self.small.advance(copied);
             front.before -= copied;
-            self.before -= copied;
+            large.before -= copied;
             count -= copied;
-            let shared = front.bytes.len().min(count);
-            self.shared_len -= if front.before > 0 { 0 } else { shared };
+            let shared = if front.before > 0 { 0 } else { front.bytes.len().min(count) };
+            large.len -= shared;
             if front.before > 0 || shared < front.bytes.len() {
                 front.bytes.advance(shared);
                 return;
             }
             count -= shared;
-            self.shared.pop_front();
+            large.shared.pop_front();
         }
         if count == self.small.len() {
             self.release();
@@ -192,19 +209,14 @@ impl SendQueue {
 
     /// Drops everything that waits.
     pub fn clear(&mut self) {
-        self.shared.clear();
         self.release();
     }
 
     /// Gives the empty buffer back: an idle connection holds none.
     fn release(&mut self) {
-        self.before = 0;
-        self.shared_len = 0;
+        self.large = None;
         if self.small.capacity() > 0 {
             BufferPool::with_write(|pool| pool.give(std::mem::take(&mut self.small)));
-        }
-        if self.shared.capacity() > 64 {
-            self.shared = VecDeque::new();
         }
     }
 }

@@ -16,17 +16,23 @@ use crate::stream::Transport;
 pub(super) struct Deadlines {
     /// When application data last came, or was last being handled. Kept only if there is an idle timeout.
     last_data: Option<Instant>,
+    /// Of a connection that is ending.
+    ending: Option<Box<Ending>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, Default)]
+struct Ending {
     /// When a close in progress becomes an abort.
     close_at: Option<Instant>,
     /// When a handler that outlives its connection is dropped.
     grace_until: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadlines {
     pub(super) fn new(has_idle_timeout: bool) -> Self {
         let last_data = has_idle_timeout.then(Instant::now);
-        Self { last_data, close_at: None, grace_until: None, timer: None }
+        Self { last_data, ending: None, timer: None }
     }
 
     /// Application data came or was handled.
@@ -38,16 +44,20 @@ impl Deadlines {
 
     /// A close has begun, and has this long.
     pub(super) fn closing(&mut self, within: Duration) {
-        self.close_at = Some(Instant::now() + within);
+        self.ending.get_or_insert_default().close_at = Some(Instant::now() + within);
     }
 
     /// Ready when a handler that outlives its connection has had its time: `grace` from the first call on.
     pub(super) fn poll_grace(&mut self, grace: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let until = *self.grace_until.get_or_insert_with(|| {
+        let until = *self.ending.get_or_insert_default().grace_until.get_or_insert_with(|| {
             self.timer = None;
             Instant::now() + grace
         });
         self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx)
+    }
+
+    fn close_at(&self) -> Option<Instant> {
+        self.ending.as_ref()?.close_at
     }
 
     /// Arms the timer for `next` at the latest; ready when it has fired.
@@ -74,7 +84,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Stage::Open => self.protocol.poll_timeout().map(Instant::from_std),
                 _ => None,
             };
-            let Some(next) = [self.deadlines.close_at, idle_at, protocol_at].into_iter().flatten().min()
+            let Some(next) = [self.deadlines.close_at(), idle_at, protocol_at].into_iter().flatten().min()
             else {
                 return Poll::Pending;
             };
@@ -83,7 +93,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             }
             let now = Instant::now();
             let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-            if due(self.deadlines.close_at) {
+            if due(self.deadlines.close_at()) {
                 self.over(DisconnectReason::Aborted, true);
                 return Poll::Ready(());
             }

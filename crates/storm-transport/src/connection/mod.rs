@@ -16,6 +16,7 @@
 
 mod background;
 mod deadlines;
+mod dispatch;
 mod read;
 
 use std::collections::VecDeque;
@@ -32,15 +33,11 @@ use storm_core::error::PanicMessage;
 use storm_core::isolation::catch_unwind_of;
 use storm_core::metrics::Ending;
 use storm_core::outbox::SendQueue;
-use storm_core::{
-    BoxError, ConnectionState, DisconnectReason, Error, ErrorKind, Events, Handled, MessageRef, SendError,
-    Session,
-};
+use storm_core::{BoxError, DisconnectReason, Error, ErrorKind, Events, SendError, Session};
 
-use crate::protocol::{End, Look, Parts, Protocol};
+use crate::protocol::{End, Parts, Protocol};
 use crate::stream::Transport;
 use deadlines::Deadlines;
-use read::Fill;
 
 /// One connection: a transport, a protocol and a session, to be [`run`](Self::run) in a task of its own.
 pub struct Connection<T, P: Protocol> {
@@ -50,11 +47,9 @@ pub struct Connection<T, P: Protocol> {
     driver: Driver,
     /// Bytes read and not yet taken by the protocol. Holds no memory while idle.
     inbox: BytesMut,
-    /// Messages taken by the protocol while a handler was busy.
-    ahead: VecDeque<P::Message>,
-    /// Bytes of payload in `ahead`.
-    ahead_bytes: usize,
-    /// Why nothing is received behind the messages in `ahead`.
+    /// What was read ahead of a busy handler; `None` if nothing was.
+    ahead: Option<Box<Ahead<P::Message>>>,
+    /// Why nothing is received behind what was read ahead.
     end: Option<End>,
     /// A violation has ended the session: the protocol is asked nothing more.
     deaf: bool,
@@ -80,6 +75,19 @@ pub struct Connection<T, P: Protocol> {
     greeted: bool,
 }
 
+/// Messages taken by the protocol while a handler was busy.
+struct Ahead<M> {
+    messages: VecDeque<M>,
+    /// Bytes of their payloads.
+    bytes: usize,
+}
+
+impl<M> Default for Ahead<M> {
+    fn default() -> Self {
+        Self { messages: VecDeque::new(), bytes: 0 }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Open,
@@ -101,8 +109,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             protocol,
             driver,
             inbox: early,
-            ahead: VecDeque::new(),
-            ahead_bytes: 0,
+            ahead: None,
             end: None,
             deaf: false,
             writing: SendQueue::default(),
@@ -156,26 +163,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
     }
 
-    /// From connected until there is nothing more to dispatch.
-    async fn live<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
-        Box::pin(self.connected(events, seen)).await;
-        self.deadlines.touch();
-        // What came with the handshake, or was read ahead of the handlers just run.
-        self.dispatch(events, seen, false).await;
-        loop {
-            match self.fill().await {
-                Fill::Bytes => self.dispatch(events, seen, false).await,
-                Fill::End => {
-                    self.dispatch(events, seen, true).await;
-                    let reason = self.protocol.end_of_stream(self.session());
-                    self.session().start_close(reason);
-                    return;
-                }
-                Fill::Closing => return,
-            }
-        }
-    }
-
     async fn connected<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
         let session = self.session().clone();
         if let Some(middleware) = session.server().middleware()
@@ -186,144 +173,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         self.greeted = true;
         if let Some(Err(failures)) = self.foreground(events.connected(seen)).await {
             Box::pin(self.report_all(events, seen, failures.into_errors())).await;
-        }
-    }
-
-    /// Hands every whole message in the inbox to the handlers; with `ended`, what is left of the peer's stream, too.
-    ///
-    /// The one place that calls handlers of messages, so that the compiler makes one piece of decoding, handler and
-    /// queueing: between them a message stays in registers.
-    async fn dispatch<E: Events<P::Session, P::Message>>(
-        &mut self,
-        events: &E,
-        seen: &P::Session,
-        ended: bool,
-    ) {
-        let plain = self.session().server().middleware().is_none();
-        while self.session().state() == ConnectionState::Connected {
-            let mut shown = false;
-            let next = match plain && E::IN_PLACE {
-                true => self.show_messages(events, seen, ended, &mut shown),
-                false => self.next_message(ended),
-            };
-            let received = match next {
-                Ok(Some(received)) => received,
-                Ok(None) => break,
-                Err(end) => {
-                    Box::pin(self.end_by_peer(events, seen, end)).await;
-                    break;
-                }
-            };
-            let message = if plain {
-                received
-            } else {
-                match self.through_middleware(received).await {
-                    Ok(Some(message)) => message,
-                    Ok(None) => continue,
-                    Err(error) => {
-                        Box::pin(self.report_all(events, seen, vec![error])).await;
-                        continue;
-                    }
-                }
-            };
-            if E::IN_PLACE && !shown && self.show(events, seen, &message) == Handled::Done {
-                continue;
-            }
-            if let Some(Err(failures)) = self.foreground(events.message(seen, message)).await {
-                Box::pin(self.report_all(events, seen, failures.into_errors())).await;
-            }
-        }
-        // Control frames are no data.
-        if self.received.1 > 0 || !self.inbox.is_empty() || self.protocol.is_mid_message() {
-            self.deadlines.touch();
-        }
-        self.count_received();
-    }
-
-    /// Shows messages to the handlers in place, until one is `shown` and wanted as a message of its own, or cannot be
-    /// shown where it is.
-    #[inline(always)]
-    fn show_messages<E: Events<P::Session, P::Message>>(
-        &mut self,
-        events: &E,
-        seen: &P::Session,
-        ended: bool,
-        shown: &mut bool,
-    ) -> Result<Option<P::Message>, End> {
-        if !self.ahead.is_empty() || self.end.is_some() {
-            return self.next_message(ended);
-        }
-        self.driver.begin_batch();
-        let session = self.driver.session();
-        let mut done = 0;
-        let look = |message: MessageRef<'_>| match events.message_ref(seen, message) {
-            Handled::Pass => {
-                *shown = true;
-                Look::Pass
-            }
-            Handled::Done => {
-                done += 1;
-                if session.state() == ConnectionState::Connected { Look::Done } else { Look::Stop }
-            }
-        };
-        let message = self.protocol.receive_each(&mut self.inbox, session, look);
-        self.received.1 += done;
-        match message? {
-            None if ended => self.next_message(ended),
-            message => {
-                self.received.1 += u64::from(message.is_some());
-                Ok(message)
-            }
-        }
-    }
-
-    /// Shows the handlers a message that is its own already.
-    fn show<E: Events<P::Session, P::Message>>(
-        &mut self,
-        events: &E,
-        seen: &P::Session,
-        message: &P::Message,
-    ) -> Handled {
-        self.driver.begin_batch();
-        events.message_ref(seen, P::view(message))
-    }
-
-    #[inline(always)]
-    fn next_message(&mut self, ended: bool) -> Result<Option<P::Message>, End> {
-        let mut message = if self.ahead.is_empty() && self.end.is_none() {
-            self.protocol.receive(&mut self.inbox, self.driver.session())?
-        } else {
-            self.next_ahead()?
-        };
-        if message.is_none() && ended {
-            message = self.protocol.receive_eof(&mut self.inbox, self.driver.session())?;
-        }
-        self.received.1 += u64::from(message.is_some());
-        Ok(message)
-    }
-
-    /// What was received while a handler was busy.
-    #[cold]
-    fn next_ahead(&mut self) -> Result<Option<P::Message>, End> {
-        match self.ahead.pop_front() {
-            Some(message) => {
-                self.ahead_bytes -= P::size(&message);
-                Ok(Some(message))
-            }
-            None => self.end.take().map_or(Ok(None), Err),
-        }
-    }
-
-    async fn through_middleware(&mut self, message: P::Message) -> Result<Option<P::Message>, BoxError> {
-        let session = self.session().clone();
-        let Some(middleware) = session.server().middleware() else {
-            return Ok(Some(message));
-        };
-        let (data, kind) = P::split(message);
-        match self.foreground(middleware.received(&session, data)).await {
-            Some(Ok(Some(data))) => P::join(data, kind).map(Some),
-            Some(Ok(None)) | None => Ok(None),
-            Some(Err(error)) => Err(error),
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use storm_core::buffer_pool::BufferPool;
 use tokio::io::AsyncReadExt;
 
-use super::{Connection, Stage};
+use super::{Ahead, Connection, Stage};
 use crate::protocol::{Parts, Protocol};
 use crate::stream::Transport;
 
@@ -120,21 +120,24 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Whether reading goes on while a handler is busy.
     pub(super) fn may_read_ahead(&self) -> bool {
         let limit = self.session().server().options().max_pending_receive_bytes.unwrap_or(usize::MAX);
-        let overhead = self.ahead.len() * size_of::<P::Message>();
-        let unfinished = if self.ahead.is_empty() { 0 } else { self.inbox.len() };
-        !self.peer_ended && self.end.is_none() && self.ahead_bytes + overhead + unfinished < limit
+        let held = match &self.ahead {
+            None => 0,
+            Some(ahead) => ahead.bytes + ahead.messages.len() * size_of::<P::Message>() + self.inbox.len(),
+        };
+        !self.peer_ended && self.end.is_none() && held < limit
     }
 
     fn receive_ahead(&mut self) {
         while self.end.is_none() && self.may_read_ahead() {
             match self.protocol.receive(&mut self.inbox, self.driver.session()) {
                 Ok(Some(message)) => {
-                    self.ahead_bytes += P::size(&message);
-                    self.ahead.push_back(message);
+                    let ahead = self.ahead.get_or_insert_with(|| Box::new(Ahead::default()));
+                    ahead.bytes += P::size(&message);
+                    ahead.messages.push_back(message);
                 }
                 Ok(None) => break,
                 // Nothing waits to be handled first: the busy handler is to see the end at once.
-                Err(end) if self.ahead.is_empty() && end.is_goodbye() => {
+                Err(end) if self.ahead.is_none() && end.is_goodbye() => {
                     let Parts { reason, goodbye, .. } = end.into_parts();
                     self.session().start_close_with(reason, goodbye);
                 }
@@ -146,8 +149,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Reads and forgets, until the peer's stream ends. What it says about the end itself the protocol still hears.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.peer_ended {
-            self.ahead.clear();
-            self.ahead_bytes = 0;
+            self.ahead = None;
             if !self.deaf && self.end.is_none() {
                 loop {
                     match self.protocol.receive(&mut self.inbox, self.driver.session()) {

@@ -10,7 +10,7 @@ use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire, pu
 pub struct WsEncode {
     sender: Sender,
     /// The answer to the newest ping, until the next flush, of a peer that is behind with reading.
-    pong: Option<Bytes>,
+    pong: Option<Box<Bytes>>,
     /// Pings answered in their place since the last flush; at most `PONGS_IN_PLACE`.
     answered: u8,
     /// Messages are compressed, so each depends on what was sent before.
@@ -93,7 +93,7 @@ impl Encode for WsEncode {
                 self.sender.pong(&payload, &mut QueueWire(queue))
             }
             Control::Pong(payload) => {
-                self.pong = Some(payload);
+                self.pong = Some(Box::new(payload));
                 Ok(())
             }
             Control::Ping(payload) => self.sender.ping(&payload, &mut QueueWire(queue)),

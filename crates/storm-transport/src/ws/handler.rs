@@ -2,7 +2,7 @@
 
 use std::future::{Future, ready};
 
-use storm_core::events::{Adapter, Events, Failures, HandlerOutcome};
+use storm_core::events::{Adapter, Events, Failures, HandlerOutcome, Handling};
 use storm_core::{BoxError, DisconnectReason, Error, Handled, Message, MessageRef};
 
 use super::WsSession;
@@ -100,8 +100,9 @@ impl<H: WsHandler> Events<WsSession, Message> for Adapter<H> {
         self.0.on_connected(session).await.map_err(Failures::from)
     }
 
-    async fn message(&self, session: &WsSession, message: Message) -> HandlerOutcome {
-        self.0.on_message(session, message).await.map_err(Failures::from)
+    #[inline]
+    fn message(&self, session: &WsSession, message: Message) -> impl Future<Output = HandlerOutcome> + Send {
+        Handling::new(self.0.on_message(session, message))
     }
 
     async fn disconnected(&self, session: &WsSession, reason: DisconnectReason) -> HandlerOutcome {

@@ -27,7 +27,8 @@ pub struct WsSession(Session);
 #[derive(Debug)]
 pub(super) struct Details {
     protocol: Option<Box<str>>,
-    target: Box<str>,
+    /// `None` for `/`, which it mostly is.
+    target: Option<Box<str>>,
     /// Microseconds.
     round_trip: AtomicU64,
     /// What most sessions never have, or only at their end: boxed, since an idle session pays for every byte.
@@ -45,10 +46,14 @@ impl Details {
     pub(super) fn new(protocol: Option<String>, target: String) -> Self {
         Self {
             protocol: protocol.map(String::into_boxed_str),
-            target: target.into_boxed_str(),
+            target: (target != "/").then(|| target.into_boxed_str()),
             round_trip: AtomicU64::new(NO_ROUND_TRIP),
             rare: Mutex::new(None),
         }
+    }
+
+    fn target(&self) -> &str {
+        self.target.as_deref().unwrap_or("/")
     }
 
     pub(super) fn pong(&self, payload: &[u8], now: Instant) {
@@ -104,13 +109,13 @@ impl WsSession {
 
     /// The path of the request, without the query.
     pub fn path(&self) -> &str {
-        let target = &*self.details().target;
+        let target = self.details().target();
         target.split_once('?').map_or(target, |(path, _)| path)
     }
 
     /// The query of the request, if it had one.
     pub fn query(&self) -> Option<&str> {
-        self.details().target.split_once('?').map(|(_, query)| query)
+        self.details().target().split_once('?').map(|(_, query)| query)
     }
 
     /// How long the peer took to answer the newest ping that it has answered: a heartbeat's, or one of

@@ -6,43 +6,13 @@ pub mod peer;
 pub mod virtual_time;
 
 use std::net::SocketAddr;
-use std::panic::Location;
 use std::time::Duration;
 
 pub use log::{Event, Log, Recorder, recorder};
-pub use peer::{Peer, frame};
+pub use peer::frame;
+pub use storm_testing::clock::LIMIT as DEADLINE;
+pub use storm_testing::{Peer, soon, until, within};
 use stormsocket::{ServerHandle, TcpServer};
-
-/// Much longer than anything here takes; a test that gets here hangs.
-pub const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Awaits `future`, and fails if that takes longer than `duration`.
-#[track_caller]
-pub fn within<F: Future>(duration: Duration, future: F) -> impl Future<Output = F::Output> {
-    let caller = Location::caller();
-    async move {
-        match tokio::time::timeout(duration, future).await {
-            Ok(output) => output,
-            Err(_) => panic!("not within {duration:?}, at {caller}"),
-        }
-    }
-}
-
-/// [`within`] the usual [`DEADLINE`].
-#[track_caller]
-pub fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    within(DEADLINE, future)
-}
-
-/// Lets other tasks run until `condition` holds: for what a peer cannot see and no event announces.
-#[track_caller]
-pub fn until(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
-    soon(async move {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    })
-}
 
 /// A server to be, on a port the system chooses.
 pub fn local_server() -> TcpServer {

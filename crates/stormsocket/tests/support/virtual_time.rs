@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use storm_core::driver::Driver;
 use storm_core::middleware::MiddlewareChain;
 use storm_core::{Events, Hub, Role, SessionOptions};
+use storm_testing::{Faults, Faulty};
 use storm_transport::stream::Foreign;
 use storm_transport::{Connection, Framed, FramedEncode};
 use stormsocket::{DisconnectReason, MessageFramer, Session};
@@ -16,6 +17,8 @@ use tokio::task::JoinHandle;
 pub struct InMemory {
     pub session: Session,
     pub peer: DuplexStream,
+    /// What may be wrong with the stream.
+    pub faults: Faults,
     /// Ends with the connection.
     pub task: JoinHandle<DisconnectReason>,
 }
@@ -28,9 +31,10 @@ where
 {
     let hub: Arc<Hub> = Hub::new(options, MiddlewareChain::default()).expect("valid options");
     let (peer, stream) = tokio::io::duplex(capacity);
+    let (stream, faults) = Faulty::new(stream);
     let driver = Driver::register(&hub, Role::Server, None, FramedEncode(framer.clone()));
     let session = driver.session().clone();
     let connection = Connection::new(Foreign(stream), Framed(framer), driver, BytesMut::new());
     let task = tokio::spawn(async move { connection.run(&events).await });
-    InMemory { session, peer, task }
+    InMemory { session, peer, faults, task }
 }
