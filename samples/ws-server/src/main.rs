@@ -29,8 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stormsocket::{
-    BoxError, HeartbeatOptions, Limits, ServerHandle, ShutdownReport, SlowConsumerPolicy, WsServer,
-    shutdown_signal,
+    BoxError, HeartbeatOptions, Limits, RateLimit, ServerHandle, ShutdownReport, SlowConsumerPolicy,
+    WsServer, shutdown_signal,
 };
 use tokio::sync::mpsc;
 
@@ -43,6 +43,8 @@ use crate::terminal::Printer;
 const MAX_CONNECTIONS: usize = 1_000;
 /// What may wait for one session. Chat and ticks are live: whoever does not keep up misses some of them.
 const MAX_PENDING: usize = 256 * 1024;
+/// Commands of one session per second, at most. More are no person, and each may go to everyone.
+const MAX_COMMANDS: u32 = 500;
 /// How long sessions have to take what is queued for them when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -106,6 +108,9 @@ async fn run() -> Result<(), BoxError> {
 }
 
 async fn start(address: &str, app: &Arc<App>) -> Result<ServerHandle, stormsocket::StartError> {
+    let printer = app.printer.clone();
+    let flood = RateLimit::per_session(MAX_COMMANDS, Duration::from_secs(1))?
+        .on_limited(move |session| printer.print(format!("[{}] floods, and is cut off", session.id())));
     WsServer::bind(address)
         .no_delay(true)
         .max_connections(MAX_CONNECTIONS)
@@ -114,6 +119,7 @@ async fn start(address: &str, app: &Arc<App>) -> Result<ServerHandle, stormsocke
         .heartbeat(HeartbeatOptions::default().interval(Duration::from_secs(15)))
         .limits(Limits::default().max_message_size(1 << 20))
         .middleware(logging::Logging(app.printer.clone()))
+        .middleware(flood)
         .on_http(|request| async move { page::answer(&request) })
         .on_upgrade(|request| async move { page::admit(&request) })
         .handler(commands::Handlers(app.clone()))

@@ -319,6 +319,22 @@ async fn who_does_not_read_misses_messages_and_is_seen_to() {
 }
 
 #[tokio::test]
+async fn who_floods_is_cut_off_and_nobody_else() {
+    let mut server = Server::start().await;
+    let (mut ann, eve) = (Client::connect(&server).await, Client::connect(&server).await);
+    let session = eve.handle.session();
+    let command = json!({"type": "myInfo"}).to_string();
+    // Until the reset is here, and then no more.
+    while session.send(command.clone()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    server.says(&format!("[{}] floods, and is cut off", eve.id)).await;
+    server.says("left: rate_limited").await;
+    ann.ask(json!({"type": "myInfo"}), "myInfo").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn admins_kick_and_broadcast() {
     let mut server = Server::start().await;
     let (mut ann, mut ben) = (Client::connect(&server).await, Client::connect(&server).await);
