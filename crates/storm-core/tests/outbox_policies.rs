@@ -382,3 +382,89 @@ fn a_broadcast_has_a_policy_and_a_key_of_its_own() {
     let metrics = hub.metrics();
     assert_eq!([metrics.messages_sent, metrics.messages_dropped, metrics.messages_replaced], [7, 9, 4]);
 }
+
+/// Numbers that look random, the same ones each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn any_mix_of_sends_and_writes_keeps_order_bound_and_counts() {
+    const LIMIT: usize = 3000;
+    for seed in 0..200 {
+        let mut dice = Dice(seed);
+        let policy = if seed % 2 == 0 { SlowConsumerPolicy::Drop } else { SlowConsumerPolicy::DropOldest };
+        let mut driver = driver(LIMIT, policy);
+        let session = driver.session().clone();
+        let (mut writing, mut written, mut wire) = (SendQueue::default(), 0, String::new());
+        let (mut accepted, mut refused, mut kept, mut latest) = (0, 0, Vec::new(), [None; 4]);
+        for number in 0..300_u64 {
+            let text = format!("{number:05}{};", "x".repeat(usize::try_from(dice.roll(300)).unwrap()));
+            let key = dice.roll(4);
+            let (kind, sent) = match dice.roll(8) {
+                0 => ('k', session.try_send(text)),
+                1 => ('k', outcome(session.send(text).policy(SlowConsumerPolicy::Drop))),
+                2..5 => ('d', outcome(session.send(text).policy(SlowConsumerPolicy::DropOldest))),
+                5 => ('d', outcome(session.send(text).latest(key).policy(SlowConsumerPolicy::DropOldest))),
+                _ => ('l', outcome(session.send(text).latest(key).policy(SlowConsumerPolicy::Drop))),
+            };
+            match sent {
+                Ok(SendOutcome::Sent) => accepted += 1,
+                Ok(_) => refused += 1,
+                Err(SendError::Full) => {}
+                Err(error) => panic!("{error}"),
+            }
+            if matches!(sent, Ok(SendOutcome::Sent)) {
+                match kind {
+                    'k' => kept.push(number),
+                    'l' => latest[usize::try_from(key).unwrap()] = Some(number),
+                    // It may have replaced the latest, and be dropped.
+                    _ => latest[usize::try_from(key).unwrap()] = None,
+                }
+            }
+            assert!(session.pending_send_bytes() < LIMIT + 306 + COST, "{}", session.pending_send_bytes());
+            match dice.roll(6) {
+                0 => driver.begin_batch(),
+                1 => {
+                    driver.sync(&mut writing, std::mem::take(&mut written));
+                    let mut slices = [IoSlice::new(&[]); 64];
+                    let filled = writing.fill_slices(&mut slices);
+                    let all: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                    written = all.len().min(usize::try_from(dice.roll(700)).unwrap());
+                    wire.push_str(std::str::from_utf8(&all[..written]).expect("ascii"));
+                    writing.advance(written);
+                }
+                _ => {}
+            }
+        }
+        loop {
+            driver.sync(&mut writing, std::mem::take(&mut written));
+            if writing.is_empty() {
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); 64];
+            let filled = writing.fill_slices(&mut slices);
+            for slice in &slices[..filled] {
+                wire.push_str(std::str::from_utf8(slice).expect("ascii"));
+                written += slice.len();
+            }
+            writing.advance(written);
+        }
+        let left: Vec<u64> =
+            wire.split_terminator(';').map(|message| message[..5].parse().expect("whole messages")).collect();
+        let [sent, dropped, replaced] = counts(&session);
+        assert_eq!((sent, sent + dropped + replaced), (left.len() as u64, accepted + refused), "{seed}");
+        assert!(dropped > refused && replaced > 0, "{seed}: {dropped} {refused} {replaced}");
+        let is_left = |number: &u64| left.contains(number);
+        assert!(kept.iter().all(is_left), "{seed}: {kept:?} {left:?}");
+        assert!(latest.iter().flatten().all(is_left), "{seed}: {latest:?} {left:?}");
+        let in_line: Vec<_> = left.iter().filter(|number| kept.contains(number)).collect();
+        assert!(in_line.is_sorted(), "{seed}");
+        assert_eq!(session.pending_send_bytes(), 0);
+    }
+}

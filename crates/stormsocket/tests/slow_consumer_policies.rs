@@ -9,12 +9,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
 use storm_core::events::Adapter;
+use storm_core::middleware::MiddlewareChain;
 use storm_core::outbox::Control;
 use storm_transport::stream::Foreign;
 use storm_transport::ws::{Agreed, WsProtocol};
 use storm_transport::{Connection, Framed, FramedEncode, Protocol};
 use stormsocket::{
-    HeartbeatOptions, Hub, LengthPrefixFramer, Message, Role, SendError, SendOutcome, Session,
+    HeartbeatOptions, Hub, LengthPrefixFramer, Message, Middleware, Role, SendError, SendOutcome, Session,
     SessionOptions, SlowConsumerPolicy, TcpHandler, TcpServer, WsHandler, WsOptions, WsSession,
 };
 use tokio::io::{AsyncReadExt, DuplexStream};
@@ -307,4 +308,64 @@ async fn a_server_whose_policy_it_is_drops_the_oldest_whatever_is_sent() {
     assert_eq!((metrics.messages_sent, metrics.messages_dropped), (received, u64::from(sent) - received));
     drop(peer);
     stop(server).await;
+}
+
+#[tokio::test]
+async fn a_message_in_parts_is_never_broken_up_nor_dropped() {
+    let hub = hub(options(SlowConsumerPolicy::DropOldest));
+    let (session, mut peer, running) = piped(&hub, Role::Server, &silent(), 64, Quiet);
+    for number in 0..200 {
+        assert_eq!(session.send_text(format!("{number:060}")).await.unwrap(), SendOutcome::Sent);
+    }
+    assert!(session.metrics().messages_dropped > 100);
+    let reading = tokio::spawn(async move {
+        let mut frames = vec![peer.frame().await];
+        while !frames.last().unwrap().payload.ends_with(b"behind") {
+            frames.push(peer.frame().await);
+        }
+        frames
+    });
+    let mut writer = session.text_writer();
+    writer.write("begun").await.unwrap();
+    let behind = tokio::spawn({
+        let session = session.clone();
+        async move { session.send_text("behind").latest("state").await.unwrap() }
+    });
+    tokio::task::yield_now().await;
+    assert!(!behind.is_finished(), "it waits for the end of the parts");
+    writer.finish().await.unwrap();
+    assert_eq!(soon(behind).await.unwrap(), SendOutcome::Sent);
+    let frames = soon(reading).await.unwrap();
+    let [.., first, last, behind] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((first.first, &first.payload[..]), (0x01, &b"begun"[..]));
+    assert_eq!((last.first, &last.payload[..]), (0x80, &b""[..]));
+    assert_eq!(behind.text(), "behind");
+    let before: Vec<u32> = frames[..frames.len() - 3].iter().map(|f| f.text().parse().unwrap()).collect();
+    assert!(before.is_sorted() && before.last() == Some(&199), "{before:?}");
+    session.abort();
+    soon(running).await.unwrap();
+}
+
+struct Shout;
+
+impl Middleware for Shout {
+    fn on_data_sending(&self, _: &Session, data: Bytes) -> Option<Bytes> {
+        (data != "no").then(|| [&data[..], b"!"].concat().into())
+    }
+}
+
+#[tokio::test]
+async fn middlewares_see_messages_with_a_policy_or_a_key_once() {
+    let mut chain = MiddlewareChain::default();
+    chain.push(Shout);
+    let hub = Hub::new(options(SlowConsumerPolicy::Wait), chain).unwrap();
+    let (session, mut peer, running) = piped(&hub, Role::Server, &silent(), 1024, Quiet);
+    assert_eq!(session.send("no").latest(1).await.unwrap(), SendOutcome::Suppressed);
+    assert_eq!(session.send_text("a").latest(1).await.unwrap(), SendOutcome::Sent);
+    let report = hub.broadcast_text("b").policy(SlowConsumerPolicy::DropOldest).await;
+    assert_eq!((report.sent, report.suppressed), (1, 0));
+    assert_eq!(hub.broadcast_text("no").latest(1).await.suppressed, 1);
+    assert_eq!((peer.frame().await.text(), peer.frame().await.text()), ("a!", "b!"));
+    session.abort();
+    soon(running).await.unwrap();
 }

@@ -103,6 +103,14 @@ pub(crate) struct Terms {
     pub(crate) uncompressed: bool,
 }
 
+impl Terms {
+    /// It is queued for good, like most.
+    #[inline]
+    pub(crate) const fn is_usual(&self) -> bool {
+        !self.droppable && self.key.is_none()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) message: Message,
@@ -153,12 +161,12 @@ impl Backlog {
         Some(self.entries[self.keys.get(key)?].cost())
     }
 
-    /// Puts a message in the place of the one under its key, if there is one, else at the end.
-    pub(super) fn put(&mut self, entry: Entry) {
+    /// Puts a message in the place of the one under its key, if there is one, else at the end. Returns the one it replaces.
+    pub(super) fn put(&mut self, entry: Entry) -> Option<Entry> {
         let key = entry.terms.key.clone();
         let place = key.as_ref().and_then(|key| self.keys.get(key)).copied();
         let place = place.unwrap_or(self.next);
-        self.take(place);
+        let replaced = self.take(place);
         self.next = self.next.max(place + 1);
         self.cost += entry.cost();
         if entry.terms.droppable {
@@ -169,6 +177,7 @@ impl Backlog {
             self.keys.insert(key, place);
         }
         self.entries.insert(place, entry);
+        replaced
     }
 
     /// The message that leaves next.
@@ -212,7 +221,7 @@ mod tests {
     fn the_latest_takes_the_place_of_the_one_before() {
         let mut backlog = Backlog::default();
         for (text, key) in [("a", Some(1)), ("b", None), ("c", Some(2)), ("dd", Some(1)), ("e", Some(3))] {
-            backlog.put(entry(text, false, key));
+            assert_eq!(backlog.put(entry(text, false, key)).is_some(), text == "dd");
         }
         assert_eq!(backlog.cost_under(&1.into()), Some(ENTRY_COST + 2));
         assert_eq!(backlog.cost(), 4 * ENTRY_COST + 5);

@@ -254,9 +254,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
         ticket: Option<Ticket>,
         make_room: bool,
     ) -> Result<Admission, SendError> {
-        match terms.droppable || terms.key.is_some() {
-            true => self.keep(payload, terms, ticket, make_room),
-            false => self.admit(payload, ticket),
+        match terms.is_usual() {
+            true => self.admit(payload, ticket),
+            false => self.keep(payload, terms, ticket, make_room),
         }
     }
 
@@ -290,16 +290,15 @@ impl<E: Encode + ?Sized> Outbox<E> {
             _ => None,
         };
         let replaces = replaced.is_some_and(|replaced| cost <= replaced || pending - replaced < self.limit);
-        if replaces {
-            self.messages_replaced += 1;
-        } else if full && !(make_room && terms.droppable && self.make_room(cost)) {
+        if full && !replaces && !(make_room && terms.droppable && self.make_room(cost)) {
             return Ok(Admission::Full);
         }
         if let Some(ticket) = ticket {
             self.leave(ticket);
         }
         let entry = Entry { message: payload.into_message(), terms: terms.clone() };
-        self.aside.get_or_insert_default().backlog.put(entry);
+        let replaced = self.aside.get_or_insert_default().backlog.put(entry);
+        self.messages_replaced += u64::from(replaced.is_some());
         self.queued();
         Ok(Admission::Queued)
     }
@@ -324,6 +323,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         true
     }
 
+    #[inline]
     fn is_turn_of(&self, ticket: Option<Ticket>) -> bool {
         match (&self.waiters, ticket) {
             (None, _) => true,
@@ -332,6 +332,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
     }
 
+    #[inline]
     fn leave_room_for_batch(&mut self) {
         if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() >= self.limit) {
             self.backpressured = true;
