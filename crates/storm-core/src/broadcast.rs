@@ -162,7 +162,8 @@ impl Broadcasting<'_> {
     fn try_everyone(&mut self) {
         let mut middleware = None;
         let mut members = Vec::new();
-        let mut terms = None;
+        // Nearly always all members are of one hub, and so of one policy.
+        let (mut terms, mut terms_of) = (Terms::default(), std::ptr::null());
         let Self { broadcast, frames, report, full, .. } = self;
         broadcast.audience.visit(|session| {
             if Some(session.id()) == broadcast.except {
@@ -175,11 +176,13 @@ impl Broadcasting<'_> {
                 return;
             }
             let payload = Payload::Shared(&broadcast.message, frames);
-            // All members are of one hub, and so of one policy.
-            let terms = terms.get_or_insert_with(|| broadcast.terms_for(session));
+            let hub = Arc::as_ptr(session.server());
+            if terms_of != hub {
+                (terms, terms_of) = (broadcast.terms_for(session), hub);
+            }
             let admission = match terms.is_usual() {
                 true => session.admit(payload, None),
-                false => session.outbox().admit_on(payload, terms, None, false),
+                false => session.outbox().admit_on(payload, &terms, None, false),
             };
             if !report.count(admission) {
                 full.push(FullMember { session: session.clone(), ticket: None, own: None });
