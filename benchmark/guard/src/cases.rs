@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use storm_core::driver::Driver;
-use storm_core::events::{Adapter, Chain, Events, NoEvents, TcpHandler};
+use storm_core::events::{Adapter, Chain, Events, Handled, NoEvents, TcpHandler};
+use storm_core::message::MessageRef;
 use storm_core::middleware::MiddlewareChain;
 use storm_core::{BoxError, Hub, Message, Role, Session, SessionOptions};
 use storm_framing::{LengthPrefixFramer, MessageFramer, RawFramer};
@@ -39,6 +40,15 @@ pub(crate) struct Case {
     batch: u32,
     /// Bytes of a message.
     size: usize,
+    /// The handler answers from where the message lies.
+    in_place: bool,
+}
+
+impl Case {
+    const fn in_place(mut self) -> Self {
+        self.in_place = true;
+        self
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +68,7 @@ const fn case(
     size: usize,
     rounds: u64,
 ) -> Case {
-    Case { name, what, rounds, path, batch, size }
+    Case { name, what, rounds, path, batch, size, in_place: false }
 }
 
 /// All of them.
@@ -88,6 +98,11 @@ pub(crate) const CASES: &[Case] = &[
         1 << 10,
         15,
     ),
+    case("tcp-m1-ref", "tcp-m1, answered in place", Path::Raw, 1, 32, 3000).in_place(),
+    case("len-m1000-ref", "len-m1000, answered in place", Path::Length, 1000, 32, 30).in_place(),
+    case("ws-m1-ref", "ws-m1, answered in place", Path::Ws, 1, 32, 3000).in_place(),
+    case("ws-m16-ref", "ws-m16, answered in place", Path::Ws, 16, 32, 500).in_place(),
+    case("ws-m1000-ref", "ws-m1000, answered in place", Path::Ws, 1000, 32, 30).in_place(),
 ];
 
 /// What a run counted.
@@ -128,14 +143,14 @@ impl Case {
         let peer = Memory::sending(self.wire(), rounds, &written);
         runtime.block_on(async {
             match self.path {
-                Path::Raw => framed(&hub, RawFramer, peer).await,
-                Path::Length => framed(&hub, LengthPrefixFramer::new(), peer).await,
-                Path::Ws | Path::Deflate => websocket(&hub, self.path, peer).await,
+                Path::Raw => framed(&hub, RawFramer, peer, self.in_place).await,
+                Path::Length => framed(&hub, LengthPrefixFramer::new(), peer, self.in_place).await,
+                Path::Ws | Path::Deflate => websocket(&hub, self.path, peer, self.in_place).await,
                 Path::Broadcast => {
                     for _ in 1..MEMBERS {
-                        tokio::spawn(websocket(&hub, self.path, Memory::silent(&written)));
+                        tokio::spawn(websocket(&hub, self.path, Memory::silent(&written), false));
                     }
-                    websocket(&hub, self.path, peer).await;
+                    websocket(&hub, self.path, peer, self.in_place).await;
                     // What was published last is on its way to the others.
                     for _ in 0..MEMBERS {
                         tokio::task::yield_now().await;
@@ -241,6 +256,31 @@ impl WsHandler for Echo {
     }
 }
 
+/// Answers from where the message lies in the read buffer.
+struct InPlace;
+
+impl TcpHandler for InPlace {
+    fn on_data_ref(&self, session: &Session, data: &[u8]) -> Handled {
+        session.try_send_ref(data).map_or(Handled::Pass, |_| Handled::Done)
+    }
+
+    async fn on_data(&self, session: &Session, data: Bytes) -> Result<(), BoxError> {
+        session.send(data).await?;
+        Ok(())
+    }
+}
+
+impl WsHandler for InPlace {
+    fn on_message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
+        session.try_send_ref(message).map_or(Handled::Pass, |_| Handled::Done)
+    }
+
+    async fn on_message(&self, session: &WsSession, message: Message) -> Result<(), BoxError> {
+        session.send(message).await?;
+        Ok(())
+    }
+}
+
 struct ToEveryone;
 
 impl WsHandler for ToEveryone {
@@ -250,15 +290,19 @@ impl WsHandler for ToEveryone {
     }
 }
 
-fn framed<F>(hub: &Arc<Hub>, framer: F, peer: Memory) -> impl Future<Output = ()> + use<F>
+async fn framed<F>(hub: &Arc<Hub>, framer: F, peer: Memory, in_place: bool)
 where
     F: MessageFramer + Clone + Sync,
 {
     let driver = Driver::register(hub, Role::Server, None, FramedEncode(framer.clone()));
-    connection(peer, Framed(framer), driver, Echo)
+    if in_place {
+        connection(peer, Framed(framer), driver, InPlace).await;
+    } else {
+        connection(peer, Framed(framer), driver, Echo).await;
+    }
 }
 
-fn websocket(hub: &Arc<Hub>, path: Path, peer: Memory) -> impl Future<Output = ()> + use<> {
+fn websocket(hub: &Arc<Hub>, path: Path, peer: Memory, in_place: bool) -> impl Future<Output = ()> + use<> {
     let mut agreed = Agreed::default();
     let mut options = WsOptions::default();
     if path == Path::Deflate {
@@ -269,6 +313,7 @@ fn websocket(hub: &Arc<Hub>, path: Path, peer: Memory) -> impl Future<Output = (
     async move {
         match path {
             Path::Broadcast => connection(peer, protocol, driver, ToEveryone).await,
+            _ if in_place => connection(peer, protocol, driver, InPlace).await,
             _ => connection(peer, protocol, driver, Echo).await,
         }
     }

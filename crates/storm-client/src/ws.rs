@@ -267,7 +267,7 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
     ///
     /// # Errors
     /// As [`connect`](Self::connect). There is no second stream, so [`reconnect`](Self::reconnect) is a
-    /// [`ConfigError`].
+    /// [`ConfigError`](storm_core::ConfigError).
     pub async fn connect_over<S>(self, stream: S) -> Result<ClientHandle, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::middleware::MiddlewareChain;
-use crate::outbox::{Admission, Payload, SharedFrames, Ticket};
-use crate::{Groups, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy};
+use crate::outbox::{Admission, Payload, SharedFrames, Terms, Ticket};
+use crate::{
+    Groups, LatestKey, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy,
+};
 
 /// A broadcast that has not begun: `await` it to send.
 ///
-/// Each member's [policy](SlowConsumerPolicy) applies. The first poll tries every member and waits for none, so a
+/// Each member's [policy](SlowConsumerPolicy) applies, unless [another](Self::policy) is given. The first poll tries every member and waits for none, so a
 /// stalled member delays no other. The future is ready when each member has the message queued, has had it dropped, or
 /// is gone; under [`SlowConsumerPolicy::Wait`] it therefore waits for those that are full.
 ///
@@ -26,15 +28,17 @@ pub struct Broadcast<'a> {
     audience: Audience<'a>,
     message: Message,
     except: Option<SessionId>,
+    policy: Option<SlowConsumerPolicy>,
+    key: Option<LatestKey>,
 }
 
 /// What a broadcast came to, in numbers of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BroadcastReport {
-    /// Queued whole.
+    /// Queued whole. See [`SendOutcome::Sent`] for those that may go again.
     pub sent: usize,
-    /// Dropped by [`SlowConsumerPolicy::Drop`].
+    /// Dropped by [`SlowConsumerPolicy::Drop`], or by [`SlowConsumerPolicy::DropOldest`] for want of older ones to drop.
     pub dropped: usize,
     /// Aborted by [`SlowConsumerPolicy::Disconnect`].
     pub disconnected: usize,
@@ -61,13 +65,52 @@ impl Audience<'_> {
 
 impl<'a> Broadcast<'a> {
     pub(crate) const fn new(audience: Audience<'a>, message: Message) -> Self {
-        Self { audience, message, except: None }
+        Self { audience, message, except: None, policy: None, key: None }
     }
 
     /// Leaves out one session, usually the one the message came from.
     pub fn except(mut self, id: impl Into<SessionId>) -> Self {
         self.except = Some(id.into());
         self
+    }
+
+    /// Sends it under `policy`, whatever the members' is.
+    ///
+    /// ```
+    /// use storm_core::{Hub, SlowConsumerPolicy};
+    ///
+    /// async fn tick(hub: &Hub, tick: String) {
+    ///     // Whoever reads too slowly misses the oldest ticks; nobody is waited for.
+    ///     hub.broadcast_text(tick).policy(SlowConsumerPolicy::DropOldest).await;
+    /// }
+    /// ```
+    pub fn policy(mut self, policy: SlowConsumerPolicy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Sends it as the newest state of the feed `key`: where a message under the same key still waits for a member, this
+    /// one takes its place. See [`SendingWith::latest`](crate::SendingWith::latest).
+    ///
+    /// ```
+    /// use storm_core::Groups;
+    ///
+    /// async fn score(groups: &Groups, game: u64, score: String) {
+    ///     groups.broadcast_text("scores", score).latest(game).await;
+    /// }
+    /// ```
+    pub fn latest(mut self, key: impl Into<LatestKey>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    fn policy_for(&self, session: &Session) -> SlowConsumerPolicy {
+        self.policy.unwrap_or(session.server().options().slow_consumer_policy)
+    }
+
+    fn terms_for(&self, session: &Session) -> Terms {
+        let droppable = self.policy_for(session) == SlowConsumerPolicy::DropOldest;
+        Terms { droppable, key: self.key.clone(), uncompressed: false }
     }
 }
 
@@ -119,6 +162,8 @@ impl Broadcasting<'_> {
     fn try_everyone(&mut self) {
         let mut middleware = None;
         let mut members = Vec::new();
+        // Nearly always all members are of one hub, and so of one policy.
+        let (mut terms, mut terms_of) = (Terms::default(), std::ptr::null());
         let Self { broadcast, frames, report, full, .. } = self;
         broadcast.audience.visit(|session| {
             if Some(session.id()) == broadcast.except {
@@ -131,7 +176,15 @@ impl Broadcasting<'_> {
                 return;
             }
             let payload = Payload::Shared(&broadcast.message, frames);
-            if !report.count(session.admit(payload, None)) {
+            let hub = Arc::as_ptr(session.server());
+            if terms_of != hub {
+                (terms, terms_of) = (broadcast.terms_for(session), hub);
+            }
+            let admission = match terms.is_usual() {
+                true => session.admit(payload, None),
+                false => session.outbox().admit_on(payload, &terms, None, false),
+            };
+            if !report.count(admission) {
                 full.push(FullMember { session: session.clone(), ticket: None, own: None });
             }
         });
@@ -153,7 +206,9 @@ impl Broadcasting<'_> {
                     continue;
                 }
             };
-            if !self.report.count(session.admit(Payload::Own(&mut own), None)) {
+            let terms = self.broadcast.terms_for(&session);
+            let admission = session.outbox().admit_on(Payload::Own(&mut own), &terms, None, false);
+            if !self.report.count(admission) {
                 self.full.push(FullMember { session, ticket: None, own });
             }
         }
@@ -167,10 +222,11 @@ impl Broadcasting<'_> {
                 None => Payload::Shared(&broadcast.message, frames),
                 own => Payload::Own(own),
             };
+            let terms = broadcast.terms_for(&member.session);
             let mut outbox = member.session.outbox();
-            let admission = outbox.admit(payload, member.ticket);
+            let admission = outbox.admit_on(payload, &terms, member.ticket, *stage == Stage::Again);
             if let Ok(Admission::Full | Admission::Busy) = admission {
-                let policy = member.session.server().options().slow_consumer_policy;
+                let policy = broadcast.policy_for(&member.session);
                 if policy == SlowConsumerPolicy::Wait || matches!(admission, Ok(Admission::Busy)) {
                     member.ticket = Some(outbox.wait(member.ticket, cx.waker()));
                     return true;

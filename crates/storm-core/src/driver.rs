@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 use crate::cork;
 use crate::metrics::Ending;
 use crate::outbox::{Encode, Outbox, Phase, SendQueue};
-use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session};
+use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session, SlowConsumerPolicy};
 
 /// What the session's users want of the connection task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,9 @@ impl Driver {
         encoder: impl Encode,
         attachment: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
-        let twin = encoder.twin();
+        // Under `DropOldest` what handlers send may have to be dropped again, so a batch may not encode it.
+        let keeps = hub.options().slow_consumer_policy == SlowConsumerPolicy::DropOldest;
+        let twin = if keeps { None } else { encoder.twin() };
         let session = Session::new(hub.clone(), role, peer.into(), encoder, attachment);
         session.0.state.advance(ConnectionState::Connected);
         hub.enter(&session);

@@ -15,6 +15,14 @@ pub enum SlowConsumerPolicy {
     Drop,
     /// The session is aborted with [`DisconnectReason::SlowConsumer`](crate::DisconnectReason::SlowConsumer).
     Disconnect,
+    /// The oldest messages that were sent under this policy and still wait are dropped, whole and counted, for the new
+    /// one: `send` never waits for room, and the peer gets the newest. Where those that wait may not be dropped (sent under
+    /// another policy, or with the connection already), the new one is, as under [`Drop`](Self::Drop).
+    ///
+    /// Messages under it are encoded when the connection takes them, one by one for each receiver of a broadcast, and
+    /// until then count as their payload and 128 bytes. One sent under another policy later has those before it encoded
+    /// and queued for good: order is kept.
+    DropOldest,
 }
 
 /// Limits and deadlines of each session.

@@ -21,11 +21,12 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::cork::{self, Put};
 use crate::error::SendError;
 use crate::items::{ItemMap, Items, SessionKey};
-use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ticket};
+use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Terms, Ticket};
+use crate::sending_with;
 use crate::state::{ReasonCell, StateCell};
 use crate::{
-    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, MessageRef, Peer, Role, SendOutcome,
-    SlowConsumerPolicy,
+    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, LatestKey, Message, MessageRef, Peer, Role,
+    SendOutcome, SendingWith, SlowConsumerPolicy,
 };
 
 /// Identifies a session in this process. Counted from 1, never used twice.
@@ -165,9 +166,9 @@ impl Session {
 
     /// Counters of this connection, as of now.
     pub fn metrics(&self) -> ConnectionMetrics {
-        let (bytes_sent, messages_sent, messages_dropped) = {
+        let (bytes_sent, messages_sent, messages_dropped, messages_replaced) = {
             let outbox = self.outbox();
-            (outbox.bytes_sent, outbox.messages_sent, outbox.messages_dropped)
+            (outbox.bytes_sent, outbox.messages_sent, outbox.messages_dropped, outbox.messages_replaced)
         };
         ConnectionMetrics {
             bytes_sent,
@@ -175,6 +176,7 @@ impl Session {
             messages_sent,
             messages_received: self.0.messages_received.load(Ordering::Relaxed),
             messages_dropped,
+            messages_replaced,
             uptime: self.0.since.elapsed(),
         }
     }
@@ -192,7 +194,9 @@ impl Session {
     /// Sends one message: binary (text if made from text) on WebSocket, framed on TCP.
     ///
     /// Ready at once while the outbox is below its limit; at the limit the
-    /// [policy](crate::SessionOptions::slow_consumer_policy) decides, after the connection had one chance to write.
+    /// [policy](crate::SessionOptions::slow_consumer_policy) decides, after the connection had one chance to write. Another
+    /// policy for this message alone is [`.policy(..)`](Sending::policy); of a state of which only the newest counts,
+    /// [`.latest(key)`](Sending::latest) sends no other.
     ///
     /// # Cancel safety
     /// A dropped future has queued the message whole or not at all.
@@ -417,7 +421,7 @@ impl Session {
         outbox
     }
 
-    fn closed_error(&self) -> SendError {
+    pub(crate) fn closed_error(&self) -> SendError {
         SendError::Closed(self.disconnect_reason())
     }
 
@@ -472,7 +476,7 @@ pub struct Sending<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     /// Not polled yet: the middleware has not seen the message.
     Fresh,
     /// The outbox was full once, and the connection task has had its chance to write since.
@@ -482,11 +486,38 @@ enum Stage {
     Done,
 }
 
-impl Sending<'_> {
+impl<'a> Sending<'a> {
     /// Sends the message as it is, where the protocol would compress it.
     pub fn uncompressed(mut self) -> Self {
         self.uncompressed = true;
         self
+    }
+
+    /// Sends it under `policy`, whatever the session's is.
+    ///
+    /// ```
+    /// use storm_core::{SendOutcome, Session, SlowConsumerPolicy};
+    ///
+    /// async fn position(session: &Session, position: String) {
+    ///     let outcome = session.send(position).policy(SlowConsumerPolicy::Drop).await;
+    ///     if let Ok(SendOutcome::Dropped) = outcome {
+    ///         // It reads too slowly for this one.
+    ///     }
+    /// }
+    /// ```
+    pub fn policy(self, policy: SlowConsumerPolicy) -> SendingWith<'a> {
+        self.with().policy(policy)
+    }
+
+    /// Sends it as the newest state of a feed: of the messages under one key that wait, only the last is sent. See
+    /// [`SendingWith::latest`].
+    pub fn latest(self, key: impl Into<LatestKey>) -> SendingWith<'a> {
+        self.with().latest(key)
+    }
+
+    fn with(mut self) -> SendingWith<'a> {
+        debug_assert_eq!(self.stage, Stage::Fresh, "it has not been polled");
+        SendingWith::new(self.session, self.message.take(), self.uncompressed)
     }
 
     fn finish<T>(&mut self, result: T) -> Poll<T> {
@@ -526,6 +557,11 @@ impl Sending<'_> {
     #[inline(never)]
     fn poll_admission(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendOutcome, SendError>> {
         let this = self;
+        let policy = this.session.0.hub.options().slow_consumer_policy;
+        if policy == SlowConsumerPolicy::DropOldest {
+            let terms = Terms { droppable: true, key: None, uncompressed: this.uncompressed };
+            return sending_with::poll(this.session, &mut this.stage, &mut this.message, policy, &terms, cx);
+        }
         if this.stage == Stage::Fresh
             && let Some(middleware) = this.session.0.hub.middleware()
         {
@@ -565,7 +601,7 @@ impl Sending<'_> {
                     let refused = this.session.refuse(policy);
                     this.finish(refused)
                 }
-                SlowConsumerPolicy::Drop | SlowConsumerPolicy::Disconnect => {
+                _ => {
                     // In a handler of this session nothing is written until the handler pends: give it that chance,
                     // else a peer that reads quickly would lose messages to its own server's burst.
                     drop(outbox);

@@ -78,17 +78,16 @@ pub(crate) async fn watch_files<E: Endpoint>(endpoint: Arc<E>, shared: Arc<Share
         let tls = tls.clone();
         blocking(move || tls.files())
     };
-    let mut loaded = look().await;
-    let mut before = loaded.clone();
+    let mut before = look().await;
     loop {
         tokio::select! {
             () = shared.reached(Phase::Stopping) => return,
             () = tokio::time::sleep(interval) => {}
         }
         let now = look().await;
-        // Whoever writes several files, or a long one, is done when nothing has changed from one look to the next.
-        if now != loaded && now == before {
-            loaded = now.clone();
+        // Whoever writes several files, or a long one, is done when nothing has changed from one look to the next. What could not
+        // be used is not read again until something changes.
+        if now != tls.files_read() && now == before {
             let tls = tls.clone();
             if let Err(error) = blocking(move || tls.reload()).await {
                 report(&*endpoint, &shared.hub, &Error::new(ErrorKind::Certificate, error)).await;

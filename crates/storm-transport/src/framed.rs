@@ -135,6 +135,14 @@ impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
         self.0.encode_slice(data, &mut QueueWire(queue)).map_err(send_error)
     }
 
+    fn check(&mut self, message: &Message) -> Result<(), SendError> {
+        if !self.0.is_stateless() {
+            // It may be asked once for each message, no more.
+            return Ok(());
+        }
+        self.0.encode(message.clone().into_data(), &mut Nowhere).map_err(send_error)
+    }
+
     fn twin(&self) -> Option<Box<dyn Encode>> {
         self.0.is_stateless().then(|| Box::new(Self(self.0.clone())) as Box<dyn Encode>)
     }
@@ -187,6 +195,15 @@ impl Wire for QueueWire<'_> {
     fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
         self.0.put_framed(head, len, body);
     }
+}
+
+/// Where an encoding goes that is only to be tried.
+struct Nowhere;
+
+impl Wire for Nowhere {
+    fn put_slice(&mut self, _: &[u8]) {}
+
+    fn put_bytes(&mut self, _: Bytes) {}
 }
 
 /// A read buffer whose first `bytes` bytes have been seen to. They go when this does, so that they are gone, too, if

@@ -33,7 +33,7 @@ async fn both_versions_by_default_and_one_if_told() {
         let session = both.sessions().iter().next().unwrap();
         let tls = session.tls().unwrap();
         assert_eq!(tls.version, agreed);
-        assert!(tls.cipher_suite.starts_with("TLS"), "{}", tls.cipher_suite);
+        assert!(tls.cipher_suite.starts_with("TLS_"), "{}", tls.cipher_suite);
         assert_eq!(tls.server_name.as_deref(), Some("localhost"));
         assert_eq!((tls.alpn.as_ref(), tls.peer_certificates.len(), tls.resumed), (None, 0, false));
         assert_eq!(session.remote_addr().unwrap(), peer.get_ref().0.local_addr().unwrap());

@@ -94,6 +94,8 @@ fn draw_rows(area: &Area<'_>, families: &[String], all: &[&Measured]) -> Result<
         .disable_y_axis()
         .axis_style(FAINT)
         .x_labels(0)
+        // One is written all the same.
+        .x_label_formatter(&|_| String::new())
         .x_desc("server CPU (idle: memory) relative to the baseline, logarithmic; further left is cheaper")
         .label_style(("sans-serif", 12).into_font().color(&FAINT))
         .axis_desc_style(("sans-serif", 12).into_font().color(&FAINT))

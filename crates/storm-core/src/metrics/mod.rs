@@ -25,12 +25,15 @@ pub struct ConnectionMetrics {
     pub bytes_sent: u64,
     /// Wire bytes read.
     pub bytes_received: u64,
-    /// Messages queued.
+    /// Messages queued. One that may be dropped or replaced again counts once it cannot any more.
     pub messages_sent: u64,
     /// Messages handed to handlers.
     pub messages_received: u64,
-    /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop).
+    /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop) and
+    /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest).
     pub messages_dropped: u64,
+    /// Messages that gave way to a later one under the same [`latest`](crate::SendingWith::latest) key.
+    pub messages_replaced: u64,
     /// Time since the connection was ready.
     pub uptime: Duration,
 }
@@ -43,12 +46,15 @@ pub struct ServerMetrics {
     pub active_connections: u64,
     /// Sessions so far.
     pub total_connections: u64,
-    /// Messages queued.
+    /// Messages queued. One that may be dropped or replaced again counts once it cannot any more.
     pub messages_sent: u64,
     /// Messages handed to handlers.
     pub messages_received: u64,
-    /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop).
+    /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop) and
+    /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest).
     pub messages_dropped: u64,
+    /// Messages that gave way to a later one under the same [`latest`](crate::SendingWith::latest) key.
+    pub messages_replaced: u64,
     /// Wire bytes sent.
     pub bytes_sent_total: u64,
     /// Wire bytes received.
@@ -77,6 +83,7 @@ impl ServerMetrics {
         self.messages_sent += session.messages_sent;
         self.messages_received += session.messages_received;
         self.messages_dropped += session.messages_dropped;
+        self.messages_replaced += session.messages_replaced;
         self.bytes_sent_total += session.bytes_sent;
         self.bytes_received_total += session.bytes_received;
     }

@@ -30,6 +30,7 @@ impl ServerMetrics {
         messages_sent: 0,
         messages_received: 0,
         messages_dropped: 0,
+        messages_replaced: 0,
         bytes_sent_total: 0,
         bytes_received_total: 0,
         error_count: 0,
@@ -46,6 +47,7 @@ impl ServerMetrics {
         self.messages_sent += other.messages_sent;
         self.messages_received += other.messages_received;
         self.messages_dropped += other.messages_dropped;
+        self.messages_replaced += other.messages_replaced;
         self.bytes_sent_total += other.bytes_sent_total;
         self.bytes_received_total += other.bytes_received_total;
         self.error_count += other.error_count;
@@ -87,7 +89,7 @@ fn total() -> ServerMetrics {
 
 fn make_counters(meter: &Meter) {
     type Read = fn(&ServerMetrics) -> u64;
-    let counters: [(&str, &str, Read); 8] = [
+    let counters: [(&str, &str, Read); 9] = [
         ("stormsocket.connections.total", "{connection}", |m| m.total_connections),
         ("stormsocket.messages.sent", "{message}", |m| m.messages_sent),
         ("stormsocket.messages.received", "{message}", |m| m.messages_received),
@@ -95,6 +97,7 @@ fn make_counters(meter: &Meter) {
         ("stormsocket.bytes.received", "By", |m| m.bytes_received_total),
         ("stormsocket.errors", "{error}", |m| m.error_count),
         ("stormsocket.messages.dropped", "{message}", |m| m.messages_dropped),
+        ("stormsocket.messages.replaced", "{message}", |m| m.messages_replaced),
         ("stormsocket.slow_consumers", "{connection}", ServerMetrics::slow_consumers),
     ];
     for (name, unit, read) in counters {

@@ -39,6 +39,15 @@ pub trait Encode: Send + 'static {
         self.encode(message, queue)
     }
 
+    /// Whether `message` can be encoded, of one that is encoded later: as far as that can be told now.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn check(&mut self, message: &Message) -> Result<(), SendError> {
+        let _ = message;
+        Ok(())
+    }
+
     /// Appends a part of a message that is sent in parts, if the protocol has such a thing.
     ///
     /// # Errors

@@ -3,12 +3,14 @@
 //! ```text
 //!  send ── admit ──> Encode ──> SendQueue ── Driver::sync (take) ──> in flight ──> socket
 //!            │ full: wait (first come first served) / drop / disconnect      │
+//!            │ may go again: Backlog ── encoded when the task comes          │
 //!            └──────────── resumes when queued + in flight <= limit / 2 <────┘
 //! ```
 //!
 //! Owns: the encoder, the queue, the count of unsent bytes, the phase, the wakers.
 //! Not here: the socket, and user code of any kind: everything runs behind one short lock.
 
+mod backlog;
 mod encode;
 mod queue;
 mod waiters;
@@ -16,6 +18,9 @@ mod waiters;
 use std::num::NonZeroU32;
 use std::task::Waker;
 
+pub use backlog::LatestKey;
+pub(crate) use backlog::Terms;
+use backlog::{Backlog, Entry};
 pub use encode::{Control, Encode, Part, SharedFrames};
 pub use queue::{SHARE_FROM, SendQueue};
 pub(crate) use waiters::Ticket;
@@ -27,14 +32,22 @@ use crate::{Message, MessageRef, SendError};
 /// Bytes a batch queues before it asks the outbox: the time others wait for their turn is bounded by it.
 const MOST_CORKED: u32 = 256 * 1024;
 
+/// Bytes up to which the task takes messages that may go again: worth a write, and the rest can still go.
+const DRAWN: usize = 16 * 1024;
+
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendOutcome {
     /// It is queued whole and leaves in order, unless the session is aborted first.
+    ///
+    /// A message sent under [`SlowConsumerPolicy::DropOldest`](crate::SlowConsumerPolicy::DropOldest) or a
+    /// [`latest`](crate::SendingWith::latest) key may go again before the connection takes it: dropped for a newer one,
+    /// or replaced by the next under its key.
     Sent,
-    /// The outbox was full and the policy is [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop). None of
-    /// it leaves.
+    /// The outbox was full and the policy is [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop), or
+    /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest) and what waits may not be dropped for this. None of it
+    /// leaves.
     Dropped,
     /// A middleware suppressed it.
     Suppressed,
@@ -47,6 +60,26 @@ pub(crate) enum Payload<'a> {
     Uncompressed(&'a mut Option<Message>),
     Part(&'a mut Option<Part>),
     Shared(&'a Message, &'a mut SharedFrames),
+}
+
+impl Payload<'_> {
+    fn message(&self) -> &Message {
+        const ONCE: &str = "a send queues its message once";
+        match self {
+            Payload::Own(message) | Payload::Uncompressed(message) => message.as_ref().expect(ONCE),
+            Payload::Shared(message, _) => message,
+            Payload::Ref(_) | Payload::Part(_) => unreachable!("these are queued at once, or not at all"),
+        }
+    }
+
+    fn into_message(self) -> Message {
+        match self {
+            Payload::Own(message) | Payload::Uncompressed(message) => {
+                message.take().expect("a send queues its message once")
+            }
+            other => other.message().clone(),
+        }
+    }
 }
 
 /// What an attempt to queue came to.
@@ -75,8 +108,8 @@ pub(crate) struct Outbox<E: ?Sized> {
     ///
     /// Holds the bytes that batch may queue, which others leave free: the limit is kept, whoever is first.
     corked: Option<NonZeroU32>,
-    /// What others have queued since the batch began; leaves behind it.
-    behind: Option<Box<SendQueue>>,
+    /// What is queued elsewhere and leaves later; boxed, since an idle session pays for every byte.
+    aside: Option<Box<Aside>>,
     /// Bytes the connection task has taken and the kernel does not have yet.
     in_flight: usize,
     limit: usize,
@@ -92,16 +125,25 @@ pub(crate) struct Outbox<E: ?Sized> {
     pub(crate) bytes_sent: u64,
     pub(crate) messages_sent: u64,
     pub(crate) messages_dropped: u64,
+    pub(crate) messages_replaced: u64,
     encoder: E,
+}
+
+#[derive(Default)]
+struct Aside {
+    /// What others than the task have queued since its batch began; leaves behind the batch.
+    behind: SendQueue,
+    /// What may go again; leaves behind all that is encoded. Invariant: empty while a message is sent in parts.
+    backlog: Backlog,
 }
 
 /// Where the next bytes go that do not come from the connection task's own batch.
 fn target<'a>(
     corked: bool,
     queue: &'a mut SendQueue,
-    behind: &'a mut Option<Box<SendQueue>>,
+    aside: &'a mut Option<Box<Aside>>,
 ) -> &'a mut SendQueue {
-    if corked { behind.get_or_insert_default() } else { queue }
+    if corked { &mut aside.get_or_insert_default().behind } else { queue }
 }
 
 impl<E: Encode> Outbox<E> {
@@ -109,7 +151,7 @@ impl<E: Encode> Outbox<E> {
         Self {
             queue: SendQueue::default(),
             corked: None,
-            behind: None,
+            aside: None,
             in_flight: 0,
             limit: limit.unwrap_or(usize::MAX),
             backpressured: false,
@@ -121,6 +163,7 @@ impl<E: Encode> Outbox<E> {
             bytes_sent: 0,
             messages_sent: 0,
             messages_dropped: 0,
+            messages_replaced: 0,
             encoder,
         }
     }
@@ -132,11 +175,11 @@ impl<E: Encode + ?Sized> Outbox<E> {
     }
 
     pub(crate) fn pending_bytes(&self) -> usize {
-        let behind = match &self.behind {
-            Some(behind) => behind.len(),
+        let aside = match &self.aside {
+            Some(aside) => aside.behind.len() + aside.backlog.cost(),
             None => 0,
         };
-        self.queue.len() + behind + self.in_flight
+        self.queue.len() + aside + self.in_flight
     }
 
     /// Whether a message that has not waited would be queued now.
@@ -154,19 +197,13 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.phase != Phase::Open {
             return Ok(Admission::Closed);
         }
-        let is_its_turn = match (&self.waiters, ticket) {
-            (None, _) => true,
-            (Some(waiters), None) => !waiters.has_senders(),
-            (Some(waiters), Some(ticket)) => waiters.is_first(ticket),
-        };
+        let is_its_turn = self.is_turn_of(ticket);
         let continues = self.in_parts
             && matches!(&payload, Payload::Part(part) if part.as_ref().is_some_and(|part| !part.first));
         if self.in_parts && !continues {
             return Ok(Admission::Busy);
         }
-        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() as usize >= self.limit) {
-            self.backpressured = true;
-        }
+        self.leave_room_for_batch();
         // The parts of a message go before those who wait for its end.
         if self.backpressured || !(is_its_turn || continues) {
             return Ok(Admission::Full);
@@ -174,7 +211,10 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if let Some(ticket) = ticket {
             self.leave(ticket);
         }
-        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.behind);
+        if self.aside.is_some() {
+            self.commit();
+        }
+        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.aside);
         match payload {
             Payload::Own(message) => {
                 let message = message.take().expect("a send queues its message once");
@@ -204,6 +244,137 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.messages_sent += 1;
         self.queued();
         Ok(Admission::Queued)
+    }
+
+    /// Queues `payload` on `terms`; see [`keep`](Self::keep) and [`admit`](Self::admit).
+    pub(crate) fn admit_on(
+        &mut self,
+        payload: Payload<'_>,
+        terms: &Terms,
+        ticket: Option<Ticket>,
+        make_room: bool,
+    ) -> Result<Admission, SendError> {
+        match terms.is_usual() {
+            true => self.admit(payload, ticket),
+            false => self.keep(payload, terms, ticket, make_room),
+        }
+    }
+
+    /// Queues a message that may go again, on `terms`, if there is room or if it replaces another. With `make_room`, and
+    /// if it may be dropped itself, the oldest of its kind go for it.
+    ///
+    /// When nothing waits at all the task takes it at once, so it is encoded like any other.
+    fn keep(
+        &mut self,
+        payload: Payload<'_>,
+        terms: &Terms,
+        ticket: Option<Ticket>,
+        make_room: bool,
+    ) -> Result<Admission, SendError> {
+        if self.phase != Phase::Open {
+            return Ok(Admission::Closed);
+        }
+        if self.in_parts {
+            return Ok(Admission::Busy);
+        }
+        self.leave_room_for_batch();
+        let full = self.backpressured || !self.is_turn_of(ticket);
+        let pending = self.pending_bytes();
+        if !full && pending == 0 {
+            return self.admit(payload, ticket);
+        }
+        self.encoder.check(payload.message())?;
+        let cost = backlog::cost(payload.message());
+        let replaced = match (&self.aside, &terms.key) {
+            (Some(aside), Some(key)) => aside.backlog.cost_under(key),
+            _ => None,
+        };
+        let replaces = replaced.is_some_and(|replaced| cost <= replaced || pending - replaced < self.limit);
+        if full && !replaces && !(make_room && terms.droppable && self.make_room(cost)) {
+            return Ok(Admission::Full);
+        }
+        if let Some(ticket) = ticket {
+            self.leave(ticket);
+        }
+        let entry = Entry { message: payload.into_message(), terms: terms.clone() };
+        let replaced = self.aside.get_or_insert_default().backlog.put(entry);
+        self.messages_replaced += u64::from(replaced.is_some());
+        self.queued();
+        Ok(Admission::Queued)
+    }
+
+    /// Drops the oldest that may go, until what comes in their stead takes no more than they did: those who wait for the
+    /// outbox to drain would wait for ever if newcomers filled it up again. Where they are too small for that, all of them
+    /// go, if that is below the limit; else none.
+    fn make_room(&mut self, cost: usize) -> bool {
+        let pending = self.pending_bytes();
+        let droppable = self.aside.as_ref().map_or(0, |aside| aside.backlog.droppable_cost());
+        if droppable < cost && pending - droppable >= self.limit {
+            return false;
+        }
+        let Some(aside) = &mut self.aside else { return true };
+        let mut freed = 0;
+        while freed < cost
+            && let Some(dropped) = aside.backlog.pop_droppable()
+        {
+            freed += dropped.cost();
+            self.messages_dropped += 1;
+        }
+        true
+    }
+
+    #[inline]
+    fn is_turn_of(&self, ticket: Option<Ticket>) -> bool {
+        match (&self.waiters, ticket) {
+            (None, _) => true,
+            (Some(waiters), None) => !waiters.has_senders(),
+            (Some(waiters), Some(ticket)) => waiters.is_first(ticket),
+        }
+    }
+
+    #[inline]
+    fn leave_room_for_batch(&mut self) {
+        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() as usize >= self.limit) {
+            self.backpressured = true;
+        }
+    }
+
+    /// Encodes all that could go again, since something follows that cannot: order is kept.
+    #[cold]
+    fn commit(&mut self) {
+        let Some(aside) = &mut self.aside else { return };
+        let mut backlog = std::mem::take(&mut aside.backlog);
+        while let Some(entry) = backlog.pop() {
+            self.encode_kept(entry);
+        }
+    }
+
+    /// Encodes what could go again, oldest first, as much as the task writes at a time.
+    #[cold]
+    fn draw(&mut self) {
+        while self.queue.len() < DRAWN
+            && let Some(entry) = self.aside.as_mut().and_then(|aside| aside.backlog.pop())
+        {
+            self.encode_kept(entry);
+        }
+        self.drop_empty_aside();
+    }
+
+    fn drop_empty_aside(&mut self) {
+        self.aside.take_if(|aside| aside.backlog.is_empty() && aside.behind.is_empty());
+    }
+
+    fn encode_kept(&mut self, Entry { message, terms }: Entry) {
+        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.aside);
+        let encoded = match terms.uncompressed {
+            false => self.encoder.encode(message, queue),
+            true => self.encoder.encode_uncompressed(message, queue),
+        };
+        match encoded {
+            Ok(()) => self.messages_sent += 1,
+            // What the encoder could not tell when it was asked.
+            Err(_) => self.messages_dropped += 1,
+        }
     }
 
     /// After bytes were queued: notes the limit, wakes the connection task unless it is running.
@@ -253,7 +424,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.phase != Phase::Open || !has_room {
             return false;
         }
-        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.behind);
+        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.aside);
         self.encoder.control(control, queue);
         // The frame may be held back until the flush: the task must come to it either way.
         self.queued();
@@ -265,7 +436,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.phase != Phase::Open {
             return false;
         }
-        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.behind);
+        self.commit();
+        let queue = target(self.corked.is_some(), &mut self.queue, &mut self.aside);
         self.encoder.control(Control::Close(goodbye), queue);
         self.enter(Phase::Closing);
         true
@@ -275,7 +447,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     pub(crate) fn begin_abort(&mut self) {
         if self.phase < Phase::Aborting {
             self.queue.clear();
-            self.behind = None;
+            self.aside = None;
             self.enter(Phase::Aborting);
         }
     }
@@ -293,7 +465,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         let is_news = self.phase != Phase::Closed;
         self.phase = Phase::Closed;
         self.queue.clear();
-        self.behind = None;
+        self.aside = None;
         self.in_flight = 0;
         self.backpressured = false;
         self.task = None;
@@ -313,6 +485,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && !self.backpressured
             && !waiting
             && !self.in_parts
+            && self.aside.is_none()
             && self.pending_bytes() <= self.limit / 2;
         let quarter = u32::try_from(self.limit / 4).unwrap_or(MOST_CORKED);
         self.corked = if may_cork { NonZeroU32::new(MOST_CORKED.min(quarter)) } else { None };
@@ -327,8 +500,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
             return;
         }
         self.queue.append(corked.queue);
-        if let Some(behind) = self.behind.take() {
-            self.queue.append(*behind);
+        if let Some(aside) = &mut self.aside {
+            self.queue.append(std::mem::take(&mut aside.behind));
+            self.drop_empty_aside();
         }
         if self.pending_bytes() >= self.limit {
             self.backpressured = true;
@@ -342,6 +516,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.bytes_sent += written as u64;
         if writing.is_empty() {
             self.encoder.flush(&mut self.queue);
+            if self.aside.is_some() {
+                self.draw();
+            }
             if !self.queue.is_empty() {
                 std::mem::swap(writing, &mut self.queue);
                 self.in_flight += writing.len();

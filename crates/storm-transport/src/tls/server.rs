@@ -23,6 +23,8 @@ pub struct TlsAcceptor {
     config: RwLock<Arc<ServerConfig>>,
     /// What it was made from.
     options: Mutex<TlsOptions>,
+    /// What the files looked like right before they were read, with success or without.
+    read: Mutex<FileStamps>,
 }
 
 impl TlsAcceptor {
@@ -31,8 +33,13 @@ impl TlsAcceptor {
     /// # Errors
     /// The options do not go together, or name what cannot be used.
     pub fn new(options: TlsOptions) -> Result<Self, TlsConfigError> {
+        let read = FileStamps::of(&options);
         let config = config(&options, None)?;
-        Ok(Self { config: RwLock::new(Arc::new(config)), options: Mutex::new(options) })
+        Ok(Self {
+            config: RwLock::new(Arc::new(config)),
+            options: Mutex::new(options),
+            read: Mutex::new(read),
+        })
     }
 
     /// Performs the handshake. The time it takes is the caller's to bound.
@@ -73,6 +80,7 @@ impl TlsAcceptor {
 
     fn put(&self, options: &mut TlsOptions, new: Option<TlsOptions>) -> Result<(), TlsConfigError> {
         let before = self.config.read().clone();
+        *self.read.lock() = FileStamps::of(new.as_ref().unwrap_or(options));
         // Tickets given out before are taken afterwards, too. Not if they vouch for a client that new roots, or new options,
         // might not let in.
         let may_keep_tickets =
@@ -85,10 +93,14 @@ impl TlsAcceptor {
         Ok(())
     }
 
-    /// What the files look like at this moment. Two that differ mean that something was written.
+    /// What the files look like at this moment. Blocks as [`new`](Self::new) does.
     pub fn files(&self) -> FileStamps {
-        let options = self.options.lock();
-        FileStamps(options.files().map(|path| (path.to_owned(), stamp(path))).collect())
+        FileStamps::of(&self.options.lock())
+    }
+
+    /// What they looked like when they were last read. If [`files`](Self::files) differs, something was written since.
+    pub fn files_read(&self) -> FileStamps {
+        self.read.lock().clone()
     }
 }
 
@@ -101,6 +113,12 @@ impl fmt::Debug for TlsAcceptor {
 /// What can be told of files without reading them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStamps(Vec<(PathBuf, Option<Stamp>)>);
+
+impl FileStamps {
+    fn of(options: &TlsOptions) -> Self {
+        Self(options.files().map(|path| (path.to_owned(), stamp(path))).collect())
+    }
+}
 
 /// When it was written, its length and, where there is such a thing, its inode: a file that was replaced within the
 /// clock's grain has another.

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustls::{CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 use storm_core::buffer_pool::BufferPool;
 use storm_core::{TlsInfo, TlsVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -175,8 +175,8 @@ pub(super) fn info(connection: &CommonState, server_name: Option<Box<str>>) -> T
         Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
         _ => TlsVersion::Tls13,
     };
-    let suite = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-    let mut info = TlsInfo::new(version, suite.unwrap_or("unknown"));
+    let suite = connection.negotiated_cipher_suite().map_or("unknown", |suite| iana_name(suite.suite()));
+    let mut info = TlsInfo::new(version, suite);
     info.alpn = connection.alpn_protocol().map(Bytes::copy_from_slice);
     info.server_name = server_name;
     info.peer_certificates = connection
@@ -187,4 +187,14 @@ pub(super) fn info(connection: &CommonState, server_name: Option<Box<str>>) -> T
         .collect();
     info.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
     info
+}
+
+/// rustls names the suites of TLS 1.3 in its own way.
+fn iana_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
+    }
 }
