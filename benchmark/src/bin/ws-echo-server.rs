@@ -79,24 +79,28 @@ impl Flags {
 }
 
 /// Echoes small messages from where they lie, and large ones without a copy.
-struct Echo {
-    broadcast: bool,
-}
+struct Echo;
 
 impl WsHandler for Echo {
     fn on_message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
-        if self.broadcast || message.len() >= serve::COPY_BELOW || session.try_send_ref(message).is_err() {
+        if message.len() >= serve::COPY_BELOW || session.try_send_ref(message).is_err() {
             return Handled::Pass;
         }
         Handled::Done
     }
 
     async fn on_message(&self, session: &WsSession, message: Message) -> Result<(), BoxError> {
-        if self.broadcast {
-            session.server().broadcast(message).await;
-        } else {
-            session.send(message).await?;
-        }
+        session.send(message).await?;
+        Ok(())
+    }
+}
+
+/// Sends every message to everyone.
+struct Broadcast;
+
+impl WsHandler for Broadcast {
+    async fn on_message(&self, session: &WsSession, message: Message) -> Result<(), BoxError> {
+        session.server().broadcast(message).await;
         Ok(())
     }
 }
@@ -116,10 +120,11 @@ fn main() -> Result<(), BoxError> {
             .socket(socket)
             // A broadcast's receivers send nothing that could carry an acknowledgement.
             .no_delay(flags.broadcast)
-            .ws(flags.options())
-            .handler(Echo { broadcast: flags.broadcast })
-            .start()
-            .await?;
+            .ws(flags.options());
+        let server = match flags.broadcast {
+            true => server.handler(Broadcast).start().await?,
+            false => server.handler(Echo).start().await?,
+        };
         serve::announce(server.local_addr().ok_or("no address")?)?;
         server.stopped().await;
         Ok(())

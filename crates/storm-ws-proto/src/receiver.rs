@@ -125,10 +125,17 @@ enum Phase {
 #[derive(Debug)]
 struct Partial {
     head: FrameHead,
-    len: usize,
-    /// Payload bytes unmasked (and, for text, checked) so far; `done <= len`.
+    /// Payload bytes unmasked (and, for text, checked) so far; `done <= head.len`.
     done: usize,
     utf8: Utf8Check,
+}
+
+impl Partial {
+    /// Bytes of the whole payload.
+    #[expect(clippy::cast_possible_truncation, reason = "`check_head` has seen that it is a `usize`")]
+    const fn len(&self) -> usize {
+        self.head.len as usize
+    }
 }
 
 impl Receiver {
@@ -187,7 +194,7 @@ impl Receiver {
                 return self.text_or_control(head.opcode, payload, wire);
             }
             wire.advance(size);
-            self.begin(head, len);
+            self.begin(head);
         }
     }
 
@@ -267,7 +274,7 @@ impl Receiver {
     pub fn wanted(&self) -> usize {
         match &self.phase {
             Phase::Head => 2,
-            Phase::Payload(partial) => (partial.len - partial.done).min(partial.done.max(READ_AHEAD)),
+            Phase::Payload(partial) => (partial.len() - partial.done).min(partial.done.max(READ_AHEAD)),
             Phase::Ended => 0,
         }
     }
@@ -391,7 +398,7 @@ impl Receiver {
 
     /// Starts on a payload that needs more than one step.
     #[inline(never)]
-    fn begin(&mut self, head: FrameHead, len: usize) {
+    fn begin(&mut self, head: FrameHead) {
         // One plain frame stays in the read buffer until it is whole. Everything else is taken out as it
         // comes: fragments to be joined, compressed data to be inflated.
         let kind = match head.opcode {
@@ -405,7 +412,7 @@ impl Receiver {
         if let Some(open) = self.open.as_mut().filter(|_| !head.opcode.is_control()) {
             open.count_frame();
         }
-        self.phase = Phase::Payload(Partial { head, len, done: 0, utf8: Utf8Check::default() });
+        self.phase = Phase::Payload(Partial { head, done: 0, utf8: Utf8Check::default() });
     }
 
     /// Takes in what is here of the current payload.
@@ -418,7 +425,7 @@ impl Receiver {
         let head = partial.head;
         match self.open.as_mut().filter(|_| !head.opcode.is_control()) {
             Some(open) => {
-                let here = wire.len().min(partial.len - partial.done);
+                let here = wire.len().min(partial.len() - partial.done);
                 let piece = &mut wire[..here];
                 if let Some(key) = head.mask {
                     mask::apply(mask::rotate(key, partial.done), piece);
@@ -426,7 +433,7 @@ impl Receiver {
                 open.push(piece, self.inflater.as_deref_mut(), self.bounds.message_size())?;
                 wire.advance(here);
                 partial.done += here;
-                if partial.done < partial.len {
+                if partial.done < partial.len() {
                     return Ok(Step::NeedMore);
                 }
                 self.phase = Phase::Head;
@@ -440,7 +447,7 @@ impl Receiver {
                 Ok(Step::Done(Incoming::Message(message)))
             }
             None => {
-                let here = wire.len().min(partial.len);
+                let here = wire.len().min(partial.len());
                 let fresh = &mut wire[partial.done..here];
                 if let Some(key) = head.mask {
                     mask::apply(mask::rotate(key, partial.done), fresh);
@@ -449,7 +456,7 @@ impl Receiver {
                     partial.utf8.feed(fresh).map_err(|_| ProtocolError::InvalidUtf8)?;
                 }
                 partial.done = here;
-                if here < partial.len {
+                if here < partial.len() {
                     return Ok(Step::NeedMore);
                 }
                 self.phase = Phase::Head;

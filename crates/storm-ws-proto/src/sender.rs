@@ -75,7 +75,8 @@ pub enum SendError {
 /// ```
 pub struct Sender {
     /// `Some` in a client: RFC 6455 §5.3 wants a fresh key for each of its frames.
-    masks: Option<Box<dyn MaskSource + Send>>,
+    /// Boxed twice: a server has none, and its idle sessions are many.
+    masks: Option<Box<Box<dyn MaskSource + Send>>>,
     deflater: Option<Box<Deflater>>,
     open: Option<Box<OpenMessage>>,
     closed: bool,
@@ -124,7 +125,7 @@ impl Sender {
     /// The send half of a client: each frame takes a key from `masks`.
     #[must_use]
     pub fn client(masks: impl MaskSource + Send + 'static) -> Self {
-        Self { masks: Some(Box::new(masks)), ..Self::server() }
+        Self { masks: Some(Box::new(Box::new(masks))), ..Self::server() }
     }
 
     /// Compresses messages as agreed. A window of 8 bits agreed for this side is kept to by never
@@ -140,6 +141,12 @@ impl Sender {
     #[must_use]
     pub fn role(&self) -> Role {
         if self.masks.is_some() { Role::Client } else { Role::Server }
+    }
+
+    /// Whether messages are compressed, so that each depends on what was sent before.
+    #[must_use]
+    pub fn compresses(&self) -> bool {
+        self.deflater.is_some()
     }
 
     /// Whether a fragmented message waits for its last fragment.

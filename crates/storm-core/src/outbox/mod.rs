@@ -15,7 +15,7 @@ mod encode;
 mod queue;
 mod waiters;
 
-use std::num::NonZeroUsize;
+use std::num::NonZeroU32;
 use std::task::Waker;
 
 pub use backlog::LatestKey;
@@ -30,7 +30,7 @@ use crate::cork::Corked;
 use crate::{Message, MessageRef, SendError};
 
 /// Bytes a batch queues before it asks the outbox: the time others wait for their turn is bounded by it.
-const MOST_CORKED: usize = 256 * 1024;
+const MOST_CORKED: u32 = 256 * 1024;
 
 /// Bytes up to which the task takes messages that may go again: worth a write, and the rest can still go.
 const DRAWN: usize = 16 * 1024;
@@ -107,7 +107,7 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// The connection task has a batch of its own ([`crate::cork`]), and nobody has interfered.
     ///
     /// Holds the bytes that batch may queue, which others leave free: the limit is kept, whoever is first.
-    corked: Option<NonZeroUsize>,
+    corked: Option<NonZeroU32>,
     /// What is queued elsewhere and leaves later; boxed, since an idle session pays for every byte.
     aside: Option<Box<Aside>>,
     /// Bytes the connection task has taken and the kernel does not have yet.
@@ -334,7 +334,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     #[inline]
     fn leave_room_for_batch(&mut self) {
-        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() >= self.limit) {
+        if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() as usize >= self.limit) {
             self.backpressured = true;
         }
     }
@@ -498,8 +498,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && !self.in_parts
             && self.aside.is_none()
             && self.queue.len() + self.in_flight <= self.limit / 2;
-        self.corked = if may_cork { NonZeroUsize::new(MOST_CORKED.min(self.limit / 4)) } else { None };
-        self.corked.map_or(0, NonZeroUsize::get)
+        let quarter = u32::try_from(self.limit / 4).unwrap_or(MOST_CORKED);
+        self.corked = if may_cork { NonZeroU32::new(MOST_CORKED.min(quarter)) } else { None };
+        self.corked.map_or(0, |budget| budget.get() as usize)
     }
 
     /// Takes over what the connection task's batch has queued, and ends the batch.

@@ -15,7 +15,7 @@ use crate::stream::Transport;
 #[derive(Debug)]
 pub(super) struct Deadlines {
     /// When application data last came, or was last being handled. Kept only if there is an idle timeout.
-    last_data: Option<Instant>,
+    last_data: Option<Box<Instant>>,
     /// Of a connection that is ending.
     ending: Option<Box<Ending>>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -31,14 +31,14 @@ struct Ending {
 
 impl Deadlines {
     pub(super) fn new(has_idle_timeout: bool) -> Self {
-        let last_data = has_idle_timeout.then(Instant::now);
+        let last_data = has_idle_timeout.then(|| Box::new(Instant::now()));
         Self { last_data, ending: None, timer: None }
     }
 
     /// Application data came or was handled.
     pub(super) fn touch(&mut self) {
         if let Some(last_data) = &mut self.last_data {
-            *last_data = Instant::now();
+            **last_data = Instant::now();
         }
     }
 
@@ -72,7 +72,7 @@ impl Deadlines {
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
     fn idle_at(&self) -> Option<Instant> {
-        Some(self.deadlines.last_data? + self.session().server().options().idle_timeout?)
+        Some(**self.deadlines.last_data.as_ref()? + self.session().server().options().idle_timeout?)
     }
 
     /// Fires what is due; pending when nothing is, with the timer armed for what comes next. Ready when something

@@ -32,7 +32,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             // First what came with the handshake, or was read ahead of the handlers just run.
             let mut ended = false;
             loop {
-                let make = |message| events.message(seen, message);
+                let make = E::message;
                 match (Dispatch { connection: self, events, seen, ended, make, handling: None }).await {
                     Dispatched::All => {}
                     Dispatched::Failed(failures) => {
@@ -209,12 +209,12 @@ pin_project! {
     }
 }
 
-impl<T, P, E, F, H> Future for Dispatch<'_, T, P, E, F, H>
+impl<'a, T, P, E, F, H> Future for Dispatch<'a, T, P, E, F, H>
 where
     T: Transport,
     P: Protocol,
     E: Events<P::Session, P::Message>,
-    F: Fn(P::Message) -> H,
+    F: Fn(&'a E, &'a P::Session, P::Message) -> H,
     H: Future<Output = HandlerOutcome>,
 {
     type Output = Dispatched<P::Message>;
@@ -247,7 +247,7 @@ where
             if E::IN_PLACE && !shown && connection.show(*this.events, this.seen, &message) == Handled::Done {
                 continue;
             }
-            this.handling.set(Some((this.make)(message)));
+            this.handling.set(Some((this.make)(this.events, this.seen, message)));
         }
     }
 }

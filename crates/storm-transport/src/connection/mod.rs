@@ -67,7 +67,7 @@ pub struct Connection<T, P: Protocol> {
     /// The last read filled its buffer.
     eager: bool,
     /// Bytes read since the task last had to wait: bounds what one turn does.
-    turn: usize,
+    turn: u32,
     deadlines: Deadlines,
     /// What `on_error` is still to hear of the transport.
     fault: Option<io::Error>,

@@ -20,7 +20,7 @@ const LARGE_CHUNK: usize = 512 * 1024;
 /// Less room than this and the buffer is changed before the next read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// Bytes one turn reads before the connection lets others run.
-const TURN: usize = 512 * 1024;
+const TURN: u32 = 512 * 1024;
 
 /// What the wait for bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             match self.poll_read(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Fill::End),
                 Poll::Ready(Ok(count)) => {
-                    self.turn += count;
+                    self.turn = self.turn.saturating_add(count.try_into().unwrap_or(TURN));
                     return Poll::Ready(Fill::Bytes);
                 }
                 Poll::Ready(Err(error)) => {
@@ -168,7 +168,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             if ready!(self.poll_read(cx))? == 0 {
                 break;
             }
-            self.turn += CHUNK;
+            // What one read may bring, more or less.
+            self.turn += TURN / 8;
             if self.turn >= TURN {
                 self.turn = 0;
                 cx.waker().wake_by_ref();

@@ -9,12 +9,17 @@ use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire, pu
 #[derive(Debug)]
 pub struct WsEncode {
     sender: Sender,
-    /// The answer to the newest ping, until the next flush, of a peer that is behind with reading.
-    pong: Option<Box<Bytes>>,
-    /// Pings answered in their place since the last flush; at most `PONGS_IN_PLACE`.
-    answered: u8,
-    /// Messages are compressed, so each depends on what was sent before.
-    compresses: bool,
+    /// `None` unless the peer has pinged since the last flush.
+    pongs: Option<Box<Pongs>>,
+}
+
+/// The answers to pings since the last flush.
+#[derive(Debug, Default)]
+struct Pongs {
+    /// Those that stand in their place; at most `PONGS_IN_PLACE`.
+    in_place: u8,
+    /// The one to the newest ping, until the flush, of a peer that is behind with reading.
+    newest: Option<Bytes>,
 }
 
 /// Pings are answered in their place up to this many between two flushes. Beyond it, which is a peer that pings and does
@@ -25,9 +30,9 @@ const PONGS_IN_PLACE: u8 = 16;
 const NO_STATUS: u16 = 1005;
 
 impl WsEncode {
-    /// An encoder over `sender`, which compresses if `compresses`.
-    pub const fn new(sender: Sender, compresses: bool) -> Self {
-        Self { sender, pong: None, answered: 0, compresses }
+    /// An encoder over `sender`.
+    pub const fn new(sender: Sender) -> Self {
+        Self { sender, pongs: None }
     }
 
     fn put(&mut self, message: Message, compress: bool, queue: &mut SendQueue) -> Result<(), SendError> {
@@ -35,7 +40,7 @@ impl WsEncode {
     }
 
     fn put_pong(&mut self, queue: &mut SendQueue) {
-        if let Some(payload) = self.pong.take() {
+        if let Some(payload) = self.pongs.take().and_then(|pongs| pongs.newest) {
             // Fails only after a close frame, when no pong is owed.
             let _ = self.sender.pong(&payload, &mut QueueWire(queue));
         }
@@ -80,7 +85,7 @@ impl Encode for WsEncode {
     }
 
     fn twin(&self) -> Option<Box<dyn Encode>> {
-        let stateless = self.sender.role() == Role::Server && !self.compresses;
+        let stateless = self.sender.role() == Role::Server && !self.sender.compresses();
         stateless.then(|| Box::new(PlainServer) as Box<dyn Encode>)
     }
 
@@ -88,13 +93,15 @@ impl Encode for WsEncode {
         // An error is a payload above 125 bytes, which our callers have checked, or a frame after the close frame,
         // which the outbox does not let through.
         let _ = match control {
-            Control::Pong(payload) if self.pong.is_none() && self.answered < PONGS_IN_PLACE => {
-                self.answered += 1;
-                self.sender.pong(&payload, &mut QueueWire(queue))
-            }
             Control::Pong(payload) => {
-                self.pong = Some(Box::new(payload));
-                Ok(())
+                let pongs = self.pongs.get_or_insert_default();
+                if pongs.in_place < PONGS_IN_PLACE {
+                    pongs.in_place += 1;
+                    self.sender.pong(&payload, &mut QueueWire(queue))
+                } else {
+                    pongs.newest = Some(payload);
+                    Ok(())
+                }
             }
             Control::Ping(payload) => self.sender.ping(&payload, &mut QueueWire(queue)),
             Control::Close(goodbye) => {
@@ -113,7 +120,6 @@ impl Encode for WsEncode {
     }
 
     fn flush(&mut self, queue: &mut SendQueue) {
-        self.answered = 0;
         self.put_pong(queue);
     }
 }
@@ -212,7 +218,7 @@ mod tests {
 
     #[test]
     fn each_ping_of_a_batch_is_answered_in_its_place() {
-        let (mut encoder, mut queue) = (WsEncode::new(Sender::server(), false), SendQueue::default());
+        let (mut encoder, mut queue) = (WsEncode::new(Sender::server()), SendQueue::default());
         ping(&mut encoder, "a", &mut queue);
         ping(&mut encoder, "b", &mut queue);
         encoder.encode("hi".into(), &mut queue).unwrap();
@@ -223,7 +229,7 @@ mod tests {
 
     #[test]
     fn pings_of_a_peer_that_does_not_read_do_not_pile_up() {
-        let (mut encoder, mut queue) = (WsEncode::new(Sender::server(), false), SendQueue::default());
+        let (mut encoder, mut queue) = (WsEncode::new(Sender::server()), SendQueue::default());
         for _ in 0..100_000 {
             ping(&mut encoder, "again", &mut queue);
         }

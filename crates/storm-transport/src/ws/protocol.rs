@@ -77,17 +77,15 @@ impl WsProtocol {
         };
         let receiver = Receiver::new(proto_role(role), options.limits);
         #[cfg(feature = "deflate")]
-        let (sender, receiver, compresses) = match &agreed.deflate {
+        let (sender, receiver) = match &agreed.deflate {
             Some(params) => {
                 let deflate = options.deflate.unwrap_or_default();
-                (sender.deflate(params, &deflate), receiver.deflate(params), true)
+                (sender.deflate(params, &deflate), receiver.deflate(params))
             }
-            None => (sender, receiver, false),
+            None => (sender, receiver),
         };
-        #[cfg(not(feature = "deflate"))]
-        let compresses = false;
         let details = Box::new(Details::new(agreed.protocol, agreed.target));
-        let encoder = WsEncode::new(sender, compresses);
+        let encoder = WsEncode::new(sender);
         let driver = Driver::register_with(hub, role, peer, encoder, Some(details));
         let protocol = Self {
             receiver,

@@ -26,13 +26,18 @@ pub struct WsSession(Session);
 /// What a WebSocket session keeps besides.
 #[derive(Debug)]
 pub(super) struct Details {
-    protocol: Option<Box<str>>,
-    /// `None` for `/`, which it mostly is.
-    target: Option<Box<str>>,
+    /// `None` for no subprotocol and the target `/`, which is what most sessions have.
+    agreed: Option<Box<Agreement>>,
     /// Microseconds.
     round_trip: AtomicU64,
     /// What most sessions never have, or only at their end: boxed, since an idle session pays for every byte.
     rare: Mutex<Option<Box<Rare>>>,
+}
+
+#[derive(Debug)]
+struct Agreement {
+    protocol: Option<Box<str>>,
+    target: Box<str>,
 }
 
 #[derive(Debug, Default)]
@@ -45,15 +50,17 @@ struct Rare {
 impl Details {
     pub(super) fn new(protocol: Option<String>, target: String) -> Self {
         Self {
-            protocol: protocol.map(String::into_boxed_str),
-            target: (target != "/").then(|| target.into_boxed_str()),
+            agreed: (protocol.is_some() || target != "/").then(|| {
+                let protocol = protocol.map(String::into_boxed_str);
+                Box::new(Agreement { protocol, target: target.into_boxed_str() })
+            }),
             round_trip: AtomicU64::new(NO_ROUND_TRIP),
             rare: Mutex::new(None),
         }
     }
 
     fn target(&self) -> &str {
-        self.target.as_deref().unwrap_or("/")
+        self.agreed.as_ref().map_or("/", |agreed| &agreed.target)
     }
 
     pub(super) fn pong(&self, payload: &[u8], now: Instant) {
@@ -104,7 +111,7 @@ impl WsSession {
 
     /// The subprotocol that was agreed.
     pub fn protocol(&self) -> Option<&str> {
-        self.details().protocol.as_deref()
+        self.details().agreed.as_ref()?.protocol.as_deref()
     }
 
     /// The path of the request, without the query.
