@@ -163,7 +163,7 @@ impl Broadcasting<'_> {
         let mut middleware = None;
         let mut members = Vec::new();
         // Nearly always all members are of one hub, and so of one policy.
-        let (mut terms, mut terms_of) = (Terms::default(), std::ptr::null());
+        let (mut terms, mut usual, mut terms_of) = (Terms::default(), true, std::ptr::null());
         let Self { broadcast, frames, report, full, .. } = self;
         broadcast.audience.visit(|session| {
             if Some(session.id()) == broadcast.except {
@@ -179,8 +179,9 @@ impl Broadcasting<'_> {
             let hub = Arc::as_ptr(session.server());
             if terms_of != hub {
                 (terms, terms_of) = (broadcast.terms_for(session), hub);
+                usual = terms.is_usual();
             }
-            let admission = match terms.is_usual() {
+            let admission = match usual {
                 true => session.admit(payload, None),
                 false => session.outbox().admit_on(payload, &terms, None, false),
             };

@@ -42,6 +42,7 @@ pub mod options;
 pub mod outbox;
 pub mod peer;
 pub mod rate_limit;
+mod sending;
 mod sending_with;
 pub mod session;
 pub mod sessions;
@@ -63,6 +64,7 @@ pub use peer::Peer;
 #[cfg(feature = "tls")]
 pub use peer::{TlsInfo, TlsVersion};
 pub use rate_limit::{RateLimit, RateLimitAction};
+pub use sending::Sending;
 pub use sending_with::SendingWith;
 pub use session::{Session, SessionId};
 pub use sessions::Sessions;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::outbox::{Admission, Payload, Terms};
-use crate::session::Stage;
+use crate::sending::Stage;
 use crate::{LatestKey, Message, SendError, SendOutcome, Session, SlowConsumerPolicy};
 
 /// The future of a [`Session::send`] with a policy or a key.

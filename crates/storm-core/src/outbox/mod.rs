@@ -341,6 +341,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     /// Encodes all that could go again, since something follows that cannot: order is kept.
     #[cold]
+    #[inline(never)]
     fn commit(&mut self) {
         let Some(aside) = &mut self.aside else { return };
         let mut backlog = std::mem::take(&mut aside.backlog);
@@ -351,6 +352,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     /// Encodes what could go again, oldest first, as much as the task writes at a time.
     #[cold]
+    #[inline(never)]
     fn draw(&mut self) {
         while self.queue.len() < DRAWN
             && let Some(entry) = self.aside.as_mut().and_then(|aside| aside.backlog.pop())
@@ -358,6 +360,15 @@ impl<E: Encode + ?Sized> Outbox<E> {
             self.encode_kept(entry);
         }
         self.drop_empty_aside();
+    }
+
+    /// What others have queued during the task's batch follows it.
+    #[inline(never)]
+    fn append_behind(&mut self) {
+        if let Some(aside) = &mut self.aside {
+            self.queue.append(std::mem::take(&mut aside.behind));
+            self.drop_empty_aside();
+        }
     }
 
     fn drop_empty_aside(&mut self) {
@@ -486,7 +497,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && !waiting
             && !self.in_parts
             && self.aside.is_none()
-            && self.pending_bytes() <= self.limit / 2;
+            && self.queue.len() + self.in_flight <= self.limit / 2;
         let quarter = u32::try_from(self.limit / 4).unwrap_or(MOST_CORKED);
         self.corked = if may_cork { NonZeroU32::new(MOST_CORKED.min(quarter)) } else { None };
         self.corked.map_or(0, |budget| budget.get() as usize)
@@ -500,9 +511,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
             return;
         }
         self.queue.append(corked.queue);
-        if let Some(aside) = &mut self.aside {
-            self.queue.append(std::mem::take(&mut aside.behind));
-            self.drop_empty_aside();
+        if self.aside.is_some() {
+            self.append_behind();
         }
         if self.pending_bytes() >= self.limit {
             self.backpressured = true;
