@@ -21,8 +21,8 @@ use crate::{DisconnectReason, Hub, Session};
 /// sessions that read too slowly are shed until 90 % of it is left, those with most waiting first, and only those with at
 /// least [`FLOOR`](Self::FLOOR) bytes: first what they have waiting that [may go
 /// again](crate::SlowConsumerPolicy::DropOldest) (sent under `DropOldest` or a
-/// [`latest`](crate::SendingWith::latest) key, even its newest) is dropped, whole messages; if that is not enough, they are aborted with
-/// [`DisconnectReason::SlowConsumer`]. A session with less waiting than the floor is never shed, so the sum may be as large
+/// [`latest`](crate::SendingWith::latest) key, even its newest) is dropped, whole messages; if that is not enough, they
+/// are aborted with [`DisconnectReason::SlowConsumer`]. A session with less waiting than the floor is never shed, so the sum may be as large
 /// as the number of sessions times the floor, and a sixteenth more (or 64 KiB), since after a look for slow readers in vain
 /// the next one waits for that much.
 ///
