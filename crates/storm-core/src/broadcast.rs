@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use crate::middleware::MiddlewareChain;
 use crate::outbox::{Admission, Payload, SharedFrames, Terms, Ticket};
 use crate::{
-    Groups, LatestKey, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy,
+    Groups, LatestKey, Message, SendBudget, SendError, SendOutcome, Session, SessionId, Sessions,
+    SlowConsumerPolicy,
 };
 
 /// A broadcast that has not begun: `await` it to send.
@@ -162,6 +163,7 @@ impl Broadcasting<'_> {
     fn try_everyone(&mut self) {
         let mut middleware = None;
         let mut members = Vec::new();
+        let mut budgets = Vec::new();
         // Nearly always all members are of one hub, and so of one policy.
         let (mut terms, mut usual, mut terms_of) = (Terms::default(), true, std::ptr::null());
         let Self { broadcast, frames, report, full, .. } = self;
@@ -180,6 +182,7 @@ impl Broadcasting<'_> {
             if terms_of != hub {
                 (terms, terms_of) = (broadcast.terms_for(session), hub);
                 usual = terms.is_usual();
+                note_budget(&mut budgets, session);
             }
             let admission = match usual {
                 true => session.admit(payload, None),
@@ -190,11 +193,19 @@ impl Broadcasting<'_> {
             }
         });
         if let Some(chain) = middleware {
-            self.try_with_middleware(&chain, members);
+            self.try_with_middleware(&chain, members, &mut budgets);
+        }
+        if !budgets.is_empty() {
+            enforce(&budgets);
         }
     }
 
-    fn try_with_middleware(&mut self, chain: &MiddlewareChain, members: Vec<Session>) {
+    fn try_with_middleware(
+        &mut self,
+        chain: &MiddlewareChain,
+        members: Vec<Session>,
+        budgets: &mut Vec<SendBudget>,
+    ) {
         for session in members {
             let mut own = match chain.sending(&session, self.broadcast.message.clone()) {
                 Ok(Some(message)) => Some(message),
@@ -208,6 +219,7 @@ impl Broadcasting<'_> {
                 }
             };
             let terms = self.broadcast.terms_for(&session);
+            note_budget(budgets, &session);
             let admission = session.outbox().admit_on(Payload::Own(&mut own), &terms, None, false);
             if !self.report.count(admission) {
                 self.full.push(FullMember { session, ticket: None, own });
@@ -218,6 +230,7 @@ impl Broadcasting<'_> {
     /// Tries those without room again; keeps the ones to wait for.
     fn try_full(&mut self, cx: &Context<'_>) {
         let Self { broadcast, frames, report, full, stage } = self;
+        let mut budgets = Vec::new();
         full.retain_mut(|member| {
             let payload = match &mut member.own {
                 None => Payload::Shared(&broadcast.message, frames),
@@ -249,8 +262,26 @@ impl Broadcasting<'_> {
                 outbox.leave(ticket);
             }
             report.count(admission);
+            note_budget(&mut budgets, &member.session);
             false
         });
+        enforce(&budgets);
+    }
+}
+
+/// What was queued may be too much for them. No lock is held.
+#[cold]
+fn enforce(budgets: &[SendBudget]) {
+    for budget in budgets {
+        budget.enforce();
+    }
+}
+
+fn note_budget(budgets: &mut Vec<SendBudget>, session: &Session) {
+    if let Some(budget) = &session.server().options().send_budget
+        && !budgets.contains(budget)
+    {
+        budgets.push(budget.clone());
     }
 }
 

@@ -111,16 +111,28 @@ impl Driver {
     /// Accounts `written` bytes, hands out what is queued if `writing` is empty, and tells what users want.
     pub fn sync(&mut self, writing: &mut SendQueue, written: usize) -> Wish {
         let mut outbox = self.outbox();
-        outbox.sync(writing, written);
-        wish(outbox.phase)
+        let over = outbox.sync(writing, written);
+        let phase = outbox.phase;
+        drop(outbox);
+        if over { self.shed() } else { wish(phase) }
     }
 
     /// As [`sync`](Self::sync); if nothing came out, the next message wakes `task`. A wish wakes it in any case.
     pub fn park(&mut self, writing: &mut SendQueue, written: usize, task: &Waker) -> Wish {
         let mut outbox = self.outbox();
-        outbox.sync(writing, written);
+        let over = outbox.sync(writing, written);
         outbox.park(task, writing.is_empty());
-        wish(outbox.phase)
+        let phase = outbox.phase;
+        drop(outbox);
+        if over { self.shed() } else { wish(phase) }
+    }
+
+    /// Too much waits in all sessions: some are shed, perhaps this one.
+    #[cold]
+    #[inline(never)]
+    fn shed(&self) -> Wish {
+        self.session.enforce_budget();
+        wish(self.session.0.outbox.lock().phase)
     }
 
     /// Counts what a batch brought.

@@ -42,6 +42,9 @@ impl Hub {
             metrics: MetricsState::default(),
             drain: AtomicU64::new(0),
         });
+        if let Some(budget) = &hub.options.send_budget {
+            budget.register(&hub);
+        }
         #[cfg(feature = "metrics")]
         crate::metrics::otel::observe(&hub);
         Ok(hub)

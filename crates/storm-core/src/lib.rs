@@ -18,6 +18,7 @@
 //! | [`sessions`], [`groups`], [`broadcast`] | many sessions at once |
 //! | [`events`] | handlers, kept by type, several per event |
 //! | [`middleware`] | hooks around every session |
+//! | [`send_budget`] | the byte bound over all sessions of a process |
 //! | [`rate_limit`] | a middleware that bounds messages per time |
 //! | [`metrics`] | counters of a session and of a server |
 //! | [`trace`] | what is logged, with which target and level |
@@ -42,6 +43,7 @@ pub mod options;
 pub mod outbox;
 pub mod peer;
 pub mod rate_limit;
+pub mod send_budget;
 mod sending;
 mod sending_with;
 pub mod session;
@@ -64,6 +66,7 @@ pub use peer::Peer;
 #[cfg(feature = "tls")]
 pub use peer::{TlsInfo, TlsVersion};
 pub use rate_limit::{RateLimit, RateLimitAction};
+pub use send_budget::SendBudget;
 pub use sending::Sending;
 pub use sending_with::SendingWith;
 pub use session::{Session, SessionId};

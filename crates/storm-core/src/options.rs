@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ConfigError;
+use crate::{ConfigError, SendBudget};
 
 /// What happens to a message when a session's outbox is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -43,6 +43,9 @@ pub struct SessionOptions {
     pub close_deadline: Duration,
     /// Silence (no application data received) after which the session is closed; `None` never does. Default `None`.
     pub idle_timeout: Option<Duration>,
+    /// Bounds what waits in all sessions that share it, of any number of servers and clients of the process. Default
+    /// `None`: nothing bounds the sum.
+    pub send_budget: Option<SendBudget>,
 }
 
 impl Default for SessionOptions {
@@ -53,6 +56,7 @@ impl Default for SessionOptions {
             slow_consumer_policy: SlowConsumerPolicy::Wait,
             close_deadline: Duration::from_secs(5),
             idle_timeout: None,
+            send_budget: None,
         }
     }
 }
@@ -61,7 +65,7 @@ impl SessionOptions {
     /// Refuses values no session could work with.
     ///
     /// # Errors
-    /// A byte limit, the close deadline or the idle timeout is zero ("no limit" is `None`).
+    /// A byte limit, the close deadline, the idle timeout or the send budget is zero ("no limit" is `None`).
     pub fn validate(&self) -> Result<(), ConfigError> {
         const ZERO_BYTES: &str = "must be at least 1 byte; None removes the limit";
         if self.max_pending_send_bytes == Some(0) {
@@ -69,6 +73,9 @@ impl SessionOptions {
         }
         if self.max_pending_receive_bytes == Some(0) {
             return Err(ConfigError::new("max_pending_receive_bytes", ZERO_BYTES));
+        }
+        if self.send_budget.as_ref().is_some_and(|budget| budget.limit() == 0) {
+            return Err(ConfigError::new("send_budget", ZERO_BYTES));
         }
         if self.close_deadline.is_zero() {
             return Err(ConfigError::new(
@@ -95,10 +102,11 @@ mod tests {
     #[test]
     fn zero_is_refused_by_name() {
         type Change = fn(&mut SessionOptions);
-        let changes: [(&str, Change); 4] = [
+        let changes: [(&str, Change); 5] = [
             ("max_pending_send_bytes", |o| o.max_pending_send_bytes = Some(0)),
             ("max_pending_receive_bytes", |o| o.max_pending_receive_bytes = Some(0)),
             ("close_deadline", |o| o.close_deadline = Duration::ZERO),
+            ("send_budget", |o| o.send_budget = Some(SendBudget::new(0))),
             ("idle_timeout", |o| o.idle_timeout = Some(Duration::ZERO)),
         ];
         for (name, change) in changes {

@@ -137,7 +137,7 @@ impl Sending<'_> {
         match outbox.admit(payload, ticket) {
             Ok(Admission::Queued) => {
                 this.stage = Stage::Done;
-                Poll::Ready(Ok(SendOutcome::Sent))
+                Poll::Ready(this.session.sent(outbox))
             }
             Ok(Admission::Busy) => {
                 this.stage = Stage::Waiting(outbox.wait(ticket, cx.waker()));

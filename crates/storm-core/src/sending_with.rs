@@ -128,7 +128,7 @@ fn attempt(
         Admission::Queued => {
             // Whoever was admitted has no place any more.
             *stage = Stage::Done;
-            Poll::Ready(Ok(SendOutcome::Sent))
+            Poll::Ready(session.sent(outbox))
         }
         Admission::Full if policy != SlowConsumerPolicy::Wait => {
             drop(outbox);

@@ -105,6 +105,7 @@ impl Session {
         attachment: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
         let limit = hub.options().max_pending_send_bytes;
+        let budget = hub.options().send_budget.clone();
         Self(Arc::new(Inner {
             id: SessionId::next(),
             role,
@@ -118,7 +119,7 @@ impl Session {
             attachment,
             extras: Mutex::new(None),
             uncork: AtomicBool::new(true),
-            outbox: Mutex::new(Outbox::new(encoder, limit)),
+            outbox: Mutex::new(Outbox::new(encoder, limit, budget)),
         }))
     }
 
@@ -284,10 +285,14 @@ impl Session {
 
     #[inline(never)]
     fn try_admit(&self, payload: Payload<'_>) -> Result<SendOutcome, SendError> {
-        match self.admit(payload, None)? {
-            Admission::Queued => Ok(SendOutcome::Sent),
+        let mut outbox = self.outbox();
+        match outbox.admit(payload, None)? {
+            Admission::Queued => self.sent(outbox),
             Admission::Full | Admission::Busy => Err(SendError::Full),
-            Admission::Closed => Err(self.closed_error()),
+            Admission::Closed => {
+                drop(outbox);
+                Err(self.closed_error())
+            }
         }
     }
 
@@ -312,10 +317,13 @@ impl Session {
             if let Some(ticket) = place.ticket.take() {
                 outbox.leave(ticket);
             }
-            drop(outbox);
             Poll::Ready(match admission {
-                Ok(Admission::Closed) => Err(self.closed_error()),
-                admission => admission.map(drop),
+                Ok(Admission::Closed) => {
+                    drop(outbox);
+                    Err(self.closed_error())
+                }
+                Ok(_) => self.sent(outbox).map(drop),
+                Err(error) => Err(error),
             })
         })
     }
@@ -361,12 +369,23 @@ impl Session {
 
     /// [`abort`](Self::abort) for another reason. A reason that was there before stays.
     pub fn abort_for(&self, reason: DisconnectReason) {
+        self.abort_if(reason, |_| true);
+    }
+
+    /// Aborts if `condition` holds; returns whether this call did.
+    pub(crate) fn abort_if(
+        &self,
+        reason: DisconnectReason,
+        condition: impl FnOnce(&Outbox<dyn Encode + 'static>) -> bool,
+    ) -> bool {
         let mut outbox = self.outbox();
-        if outbox.phase < Phase::Aborting {
+        let aborts = outbox.phase < Phase::Aborting && condition(&outbox);
+        if aborts {
             self.0.reason.set(reason);
             self.0.state.advance(ConnectionState::Closing);
             outbox.begin_abort();
         }
+        aborts
     }
 
     /// Sends a control message, if the protocol has any: at once or not at all, whatever the policy. Returns whether it
@@ -427,6 +446,33 @@ impl Session {
     /// Queues `payload`, or says why not; never waits. `ticket` is the caller's place in line.
     pub(crate) fn admit(&self, payload: Payload<'_>, ticket: Option<Ticket>) -> Result<Admission, SendError> {
         self.outbox().admit(payload, ticket)
+    }
+
+    /// After a message was queued: what its sender is told. If it was too much for the budget someone is shed, perhaps
+    /// this session.
+    #[inline]
+    pub(crate) fn sent(&self, outbox: MutexGuard<'_, Outbox<dyn Encode>>) -> Result<SendOutcome, SendError> {
+        let over = outbox.is_over_budget();
+        drop(outbox);
+        if over { self.sent_too_much() } else { Ok(SendOutcome::Sent) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sent_too_much(&self) -> Result<SendOutcome, SendError> {
+        self.enforce_budget();
+        match self.outbox().phase {
+            Phase::Open | Phase::Closing => Ok(SendOutcome::Sent),
+            Phase::Aborting | Phase::Closed => Err(self.closed_error()),
+        }
+    }
+
+    /// Sheds sessions if too much waits in all of them. No lock is held.
+    #[cold]
+    pub(crate) fn enforce_budget(&self) {
+        if let Some(budget) = &self.0.hub.options().send_budget {
+            budget.enforce();
+        }
     }
 
     #[cold]

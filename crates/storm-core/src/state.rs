@@ -67,7 +67,7 @@ pub enum DisconnectReason {
     HeartbeatTimeout = 6,
     /// The handshake did not end within its budget.
     HandshakeTimeout = 7,
-    /// The peer read too slowly under `SlowConsumerPolicy::Disconnect`.
+    /// The peer read too slowly under `SlowConsumerPolicy::Disconnect`, or for a [`SendBudget`](crate::SendBudget).
     SlowConsumer = 8,
     /// The server is shutting down, or the peer said that it goes away.
     GoingAway = 9,

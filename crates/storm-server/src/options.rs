@@ -196,6 +196,12 @@ macro_rules! option_setters {
             self
         }
 
+        /// Sets [`SessionOptions::send_budget`](storm_core::SessionOptions::send_budget).
+        pub fn send_budget(mut self, budget: impl Into<Option<storm_core::SendBudget>>) -> Self {
+            self.$($options.)?session.send_budget = budget.into();
+            self
+        }
+
         /// Sets [`SessionOptions::close_deadline`](storm_core::SessionOptions::close_deadline).
         pub fn close_deadline(mut self, deadline: std::time::Duration) -> Self {
             self.$($options.)?session.close_deadline = deadline;

@@ -13,8 +13,8 @@ pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
     Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, LatestKey, Message, MessageRef,
-    Middleware, Peer, RateLimit, RateLimitAction, Role, SendError, SendOutcome, Sending, SendingWith,
-    ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions, SlowConsumerPolicy,
+    Middleware, Peer, RateLimit, RateLimitAction, Role, SendBudget, SendError, SendOutcome, Sending,
+    SendingWith, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions, SlowConsumerPolicy,
 };
 #[cfg(feature = "tls")]
 pub use storm_core::{TlsInfo, TlsVersion};

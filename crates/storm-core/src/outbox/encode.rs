@@ -1,6 +1,6 @@
 //! How messages become wire bytes: the send half of a protocol, behind the outbox's lock.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -115,7 +115,10 @@ pub enum Control {
 
 /// Encoded forms of one broadcast, one for each distinct way its receivers encode.
 #[derive(Default)]
-pub struct SharedFrames(Vec<(u64, Box<dyn Any + Send>)>);
+pub struct SharedFrames(
+    /// With the key and the type each is found by: asking a frame for its type is a call.
+    Vec<(u64, TypeId, Box<dyn Any + Send>)>,
+);
 
 impl SharedFrames {
     /// The frame made for `key`, made now by `make` if this is the first receiver with that key. The type of frame is the
@@ -128,20 +131,22 @@ impl SharedFrames {
         key: u64,
         make: impl FnOnce() -> Result<T, SendError>,
     ) -> Result<&T, SendError> {
-        let made = self.0.iter().position(|(made_for, frame)| *made_for == key && frame.is::<T>());
+        let frame_type = TypeId::of::<T>();
+        let made =
+            self.0.iter().position(|(made_for, made_as, _)| (*made_for, *made_as) == (key, frame_type));
         let at = match made {
             Some(at) => at,
             None => {
-                self.0.push((key, Box::new(make()?)));
+                self.0.push((key, frame_type, Box::new(make()?)));
                 self.0.len() - 1
             }
         };
-        Ok(self.0[at].1.downcast_ref().expect("found by its type, or just made"))
+        Ok(self.0[at].2.downcast_ref().expect("found by its type, or just made"))
     }
 }
 
 impl std::fmt::Debug for SharedFrames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(key, _)| key)).finish()
+        f.debug_list().entries(self.0.iter().map(|(key, ..)| key)).finish()
     }
 }

@@ -11,6 +11,7 @@
 //! Not here: the socket, and user code of any kind: everything runs behind one short lock.
 
 mod backlog;
+mod budget;
 mod encode;
 mod queue;
 mod waiters;
@@ -27,6 +28,7 @@ pub(crate) use waiters::Ticket;
 use waiters::Waiters;
 
 use crate::cork::Corked;
+use crate::send_budget::{Account, SendBudget};
 use crate::{Message, MessageRef, SendError};
 
 /// Bytes a batch queues before it asks the outbox: the time others wait for their turn is bounded by it.
@@ -34,6 +36,10 @@ const MOST_CORKED: u32 = 256 * 1024;
 
 /// Bytes up to which the task takes messages that may go again: worth a write, and the rest can still go.
 const DRAWN: usize = 16 * 1024;
+
+/// Bits of [`Outbox::room`]: senders wait until half of the limit is left; a budget wants to know what waits.
+const FULL: u8 = 1;
+const ACCOUNTED: u8 = 2;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +49,7 @@ pub enum SendOutcome {
     ///
     /// A message sent under [`SlowConsumerPolicy::DropOldest`](crate::SlowConsumerPolicy::DropOldest) or a
     /// [`latest`](crate::SendingWith::latest) key may go again before the connection takes it: dropped for a newer one,
-    /// or replaced by the next under its key.
+    /// or replaced by the next under its key, or dropped for a [`SendBudget`].
     Sent,
     /// The outbox was full and the policy is [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop), or
     /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest) and what waits may not be dropped for this. None of it
@@ -113,7 +119,8 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// Bytes the connection task has taken and the kernel does not have yet.
     in_flight: usize,
     limit: usize,
-    backpressured: bool,
+    /// [`FULL`] while it is backpressured, and [`ACCOUNTED`]: one look tells that there is nothing to do.
+    room: u8,
     pub(crate) phase: Phase,
     /// A message that is sent in parts has begun and not ended.
     in_parts: bool,
@@ -122,6 +129,8 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// The task sleeps and nothing has woken it since: the next message must.
     parked: bool,
     waiters: Option<Box<Waiters>>,
+    /// Where what waits is accounted, if it is; not after an abort.
+    account: Option<Box<Account>>,
     pub(crate) bytes_sent: u64,
     pub(crate) messages_sent: u64,
     pub(crate) messages_dropped: u64,
@@ -147,19 +156,20 @@ fn target<'a>(
 }
 
 impl<E: Encode> Outbox<E> {
-    pub(crate) fn new(encoder: E, limit: Option<usize>) -> Self {
+    pub(crate) fn new(encoder: E, limit: Option<usize>, budget: Option<SendBudget>) -> Self {
         Self {
             queue: SendQueue::default(),
             corked: None,
             aside: None,
             in_flight: 0,
             limit: limit.unwrap_or(usize::MAX),
-            backpressured: false,
+            room: if budget.is_some() { ACCOUNTED } else { 0 },
             phase: Phase::Open,
             in_parts: false,
             task: None,
             parked: false,
             waiters: None,
+            account: budget.map(|budget| Box::new(Account::new(budget))),
             bytes_sent: 0,
             messages_sent: 0,
             messages_dropped: 0,
@@ -171,7 +181,7 @@ impl<E: Encode> Outbox<E> {
 
 impl<E: Encode + ?Sized> Outbox<E> {
     pub(crate) const fn is_backpressured(&self) -> bool {
-        self.backpressured
+        self.room & FULL != 0
     }
 
     pub(crate) fn pending_bytes(&self) -> usize {
@@ -185,7 +195,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// Whether a message that has not waited would be queued now.
     pub(crate) fn may_admit(&self) -> bool {
         let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
-        self.phase == Phase::Open && !self.in_parts && !self.backpressured && !waiting
+        self.phase == Phase::Open && !self.in_parts && !self.is_backpressured() && !waiting
     }
 
     /// Queues `payload` if there is room; `ticket` is the caller's place if it has waited.
@@ -205,7 +215,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
         self.leave_room_for_batch();
         // The parts of a message go before those who wait for its end.
-        if self.backpressured || !(is_its_turn || continues) {
+        if self.is_backpressured() || !(is_its_turn || continues) {
             return Ok(Admission::Full);
         }
         if let Some(ticket) = ticket {
@@ -278,7 +288,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             return Ok(Admission::Busy);
         }
         self.leave_room_for_batch();
-        let full = self.backpressured || !self.is_turn_of(ticket);
+        let full = self.is_backpressured() || !self.is_turn_of(ticket);
         let pending = self.pending_bytes();
         if !full && pending == 0 {
             return self.admit(payload, ticket);
@@ -335,7 +345,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     #[inline]
     fn leave_room_for_batch(&mut self) {
         if self.corked.is_some_and(|budget| self.pending_bytes() + budget.get() as usize >= self.limit) {
-            self.backpressured = true;
+            self.room |= FULL;
         }
     }
 
@@ -391,7 +401,10 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// After bytes were queued: notes the limit, wakes the connection task unless it is running.
     fn queued(&mut self) {
         if self.pending_bytes() >= self.limit {
-            self.backpressured = true;
+            self.room |= FULL;
+        }
+        if self.room & ACCOUNTED != 0 {
+            self.settle();
         }
         if self.parked {
             self.wake_task();
@@ -418,9 +431,10 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     /// Gives up a place; the next in line takes its turn.
     pub(crate) fn leave(&mut self, ticket: Ticket) {
+        let full = self.is_backpressured();
         let Some(waiters) = &mut self.waiters else { return };
         waiters.remove(ticket);
-        if !self.backpressured {
+        if !full {
             waiters.wake_first();
         }
     }
@@ -431,7 +445,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     pub(crate) fn control(&mut self, control: Control) -> bool {
         // A pong takes no room: the encoder holds back the newest one and sends no other.
-        let has_room = matches!(control, Control::Pong(_)) || !self.backpressured;
+        let has_room = matches!(control, Control::Pong(_)) || !self.is_backpressured();
         if self.phase != Phase::Open || !has_room {
             return false;
         }
@@ -459,6 +473,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.phase < Phase::Aborting {
             self.queue.clear();
             self.aside = None;
+            self.close_account();
             self.enter(Phase::Aborting);
         }
     }
@@ -477,8 +492,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.phase = Phase::Closed;
         self.queue.clear();
         self.aside = None;
+        self.close_account();
         self.in_flight = 0;
-        self.backpressured = false;
+        self.room &= !FULL;
         self.task = None;
         self.parked = false;
         if let Some(waiters) = &mut self.waiters {
@@ -493,7 +509,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
         let may_cork = wants_cork
             && self.phase == Phase::Open
-            && !self.backpressured
+            && !self.is_backpressured()
             && !waiting
             && !self.in_parts
             && self.aside.is_none()
@@ -515,12 +531,13 @@ impl<E: Encode + ?Sized> Outbox<E> {
             self.append_behind();
         }
         if self.pending_bytes() >= self.limit {
-            self.backpressured = true;
+            self.room |= FULL;
         }
     }
 
-    /// The connection task's visit: accounts `written` bytes and hands out what is queued if `writing` is empty.
-    pub(crate) fn sync(&mut self, writing: &mut SendQueue, written: usize) {
+    /// The connection task's visit: accounts `written` bytes and hands out what is queued if `writing` is empty. Returns
+    /// whether too much waits in all sessions.
+    pub(crate) fn sync(&mut self, writing: &mut SendQueue, written: usize) -> bool {
         // After an abort nothing is in flight any more.
         self.in_flight = self.in_flight.saturating_sub(written);
         self.bytes_sent += written as u64;
@@ -534,8 +551,19 @@ impl<E: Encode + ?Sized> Outbox<E> {
                 self.in_flight += writing.len();
             }
         }
-        if self.backpressured && self.pending_bytes() <= self.limit / 2 {
-            self.backpressured = false;
+        self.room != 0 && self.relieve_and_settle()
+    }
+
+    #[inline(never)]
+    fn relieve_and_settle(&mut self) -> bool {
+        self.relieve();
+        self.room & ACCOUNTED != 0 && self.settle()
+    }
+
+    /// Lets senders go on if enough has left.
+    fn relieve(&mut self) {
+        if self.is_backpressured() && self.pending_bytes() <= self.limit / 2 {
+            self.room &= !FULL;
             if let Some(waiters) = &self.waiters {
                 // The parts of a message go before those who wait for its end, wherever in line its writer is.
                 if self.in_parts { waiters.wake_senders() } else { waiters.wake_first() }
