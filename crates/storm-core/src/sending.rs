@@ -180,10 +180,7 @@ impl Sending<'_> {
 impl Sending<'_> {
     #[inline]
     fn give_up_place(&mut self) {
-        if let Stage::Waiting(ticket) = self.stage {
-            self.session.leave_line(ticket);
-            self.stage = Stage::Done;
-        }
+        sending_with::give_up_place(self.session, &mut self.stage);
     }
 }
 

@@ -152,7 +152,8 @@ fn attempt(
     }
 }
 
-fn give_up_place(session: &Session, stage: &mut Stage) {
+#[inline]
+pub(crate) fn give_up_place(session: &Session, stage: &mut Stage) {
     if let Stage::Waiting(ticket) = *stage {
         session.leave_line(ticket);
         *stage = Stage::Done;

@@ -238,11 +238,7 @@ impl Session {
     /// # Errors
     /// [`SendError::Full`] at the limit, whatever the policy; others as [`send`](Self::send).
     pub fn try_send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {
-        let message = message.into();
-        match self.0.hub.middleware() {
-            Some(_) => self.try_through_middleware(message),
-            None => self.try_admit(Payload::Own(&mut Some(message))),
-        }
+        self.try_own(message.into())
     }
 
     /// As [`try_send`](Self::try_send), for a message that lies in someone else's buffer: it is copied once, behind what
@@ -263,19 +259,23 @@ impl Session {
             }
         }
         match self.0.hub.middleware() {
-            Some(_) => self.try_through_middleware(message.to_message()),
+            Some(_) => self.try_own(message.to_message()),
             None => self.try_admit(Payload::Ref(message)),
         }
     }
 
     #[inline(never)]
-    fn try_through_middleware(&self, message: Message) -> Result<SendOutcome, SendError> {
+    fn try_own(&self, message: Message) -> Result<SendOutcome, SendError> {
         let Some(middleware) = self.0.hub.middleware() else {
             return self.try_admit(Payload::Own(&mut Some(message)));
         };
-        // Room first: what a hook has seen is sent, or a later try would show it the message again.
-        if !self.outbox().may_admit() {
-            return self.try_admit(Payload::Own(&mut Some(message)));
+        // Room first: a hook is not to see what is then refused, and again with the next try. What no hook has seen is
+        // not queued, either, should there be room the moment after.
+        let outbox = self.outbox();
+        let (may_admit, phase) = (outbox.may_admit(), outbox.phase);
+        drop(outbox);
+        if !may_admit {
+            return Err(if phase == Phase::Open { SendError::Full } else { self.closed_error() });
         }
         match middleware.sending(self, message)? {
             Some(message) => self.try_admit(Payload::Own(&mut Some(message))),

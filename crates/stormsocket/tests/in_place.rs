@@ -266,6 +266,36 @@ async fn a_send_that_does_not_wait_says_why_it_could_not() {
     }
 }
 
+#[derive(Clone, Default)]
+struct CountSends(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Middleware for CountSends {
+    fn on_data_sending(&self, _: &Session, data: Bytes) -> Option<Bytes> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Some(data)
+    }
+}
+
+#[tokio::test]
+async fn a_hook_sees_each_message_that_is_queued_and_none_that_is_refused() {
+    let seen = CountSends::default();
+    let server = WsServer::bind("127.0.0.1:0").max_pending_send_bytes(10_000).middleware(seen.clone());
+    let (server, peer) = ws_server(server).await;
+    until(|| !server.sessions().is_empty()).await;
+    let session = server.sessions().iter().next().unwrap();
+    let mut sent = 0;
+    while session.try_send(vec![7; 3000]).is_ok() {
+        sent += 1;
+    }
+    assert!(matches!(session.try_send_ref(b"full"), Err(SendError::Full)));
+    session.abort();
+    assert!(matches!(session.try_send("late"), Err(SendError::Closed(Some(DisconnectReason::Aborted)))));
+    assert!(sent > 0);
+    assert_eq!(seen.0.load(std::sync::atomic::Ordering::Relaxed), sent);
+    drop(peer);
+    ws_support::stop(server).await;
+}
+
 /// A framer that does not say where its messages lie.
 #[derive(Clone)]
 struct Reversed;
