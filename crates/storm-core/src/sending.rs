@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use crate::cork::{self, Put};
-use crate::outbox::{Admission, Payload, Terms, Ticket};
+use crate::outbox::{Terms, Ticket};
 use crate::sending_with;
 use crate::{LatestKey, Message, SendError, SendOutcome, SendingWith, Session, SlowConsumerPolicy};
 
@@ -71,11 +71,6 @@ impl<'a> Sending<'a> {
         debug_assert_eq!(self.stage, Stage::Fresh, "it has not been polled");
         SendingWith::new(self.session, self.message.take(), self.uncompressed)
     }
-
-    fn finish<T>(&mut self, result: T) -> Poll<T> {
-        self.stage = Stage::Done;
-        Poll::Ready(result)
-    }
 }
 
 impl Future for Sending<'_> {
@@ -108,85 +103,16 @@ impl Sending<'_> {
     /// Every way but the short one.
     #[inline(never)]
     fn poll_admission(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendOutcome, SendError>> {
-        let this = self;
-        let policy = this.session.0.hub.options().slow_consumer_policy;
-        if policy == SlowConsumerPolicy::DropOldest {
-            let terms = Terms { droppable: true, key: None, uncompressed: this.uncompressed };
-            return sending_with::poll(this.session, &mut this.stage, &mut this.message, policy, &terms, cx);
-        }
-        if this.stage == Stage::Fresh
-            && let Some(middleware) = this.session.0.hub.middleware()
-        {
-            let message = this.message.take().expect("a fresh send has its message");
-            match middleware.sending(this.session, message) {
-                Ok(Some(message)) => this.message = Some(message),
-                Ok(None) => return this.finish(Ok(SendOutcome::Suppressed)),
-                Err(error) => return this.finish(Err(error)),
-            }
-        }
-        let ticket = match this.stage {
-            Stage::Fresh | Stage::Yielded => None,
-            Stage::Waiting(ticket) => Some(ticket),
-            Stage::Done => panic!("a send was polled after it had completed"),
-        };
-        let mut outbox = this.session.outbox();
-        let payload = match this.uncompressed {
-            false => Payload::Own(&mut this.message),
-            true => Payload::Uncompressed(&mut this.message),
-        };
-        match outbox.admit(payload, ticket) {
-            Ok(Admission::Queued) => {
-                this.stage = Stage::Done;
-                Poll::Ready(this.session.sent(outbox))
-            }
-            Ok(Admission::Busy) => {
-                this.stage = Stage::Waiting(outbox.wait(ticket, cx.waker()));
-                Poll::Pending
-            }
-            Ok(Admission::Full) => match this.session.0.hub.options().slow_consumer_policy {
-                SlowConsumerPolicy::Wait => {
-                    this.stage = Stage::Waiting(outbox.wait(ticket, cx.waker()));
-                    Poll::Pending
-                }
-                policy if this.stage == Stage::Yielded => {
-                    drop(outbox);
-                    let refused = this.session.refuse(policy);
-                    this.finish(refused)
-                }
-                _ => {
-                    // In a handler of this session nothing is written until the handler pends: give it that chance,
-                    // else a peer that reads quickly would lose messages to its own server's burst.
-                    drop(outbox);
-                    this.give_up_place();
-                    this.stage = Stage::Yielded;
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
-            },
-            Ok(Admission::Closed) => {
-                drop(outbox);
-                this.give_up_place();
-                let closed = this.session.closed_error();
-                this.finish(Err(closed))
-            }
-            Err(error) => {
-                drop(outbox);
-                this.finish(Err(error))
-            }
-        }
-    }
-}
-
-impl Sending<'_> {
-    #[inline]
-    fn give_up_place(&mut self) {
-        sending_with::give_up_place(self.session, &mut self.stage);
+        let policy = self.session.0.hub.options().slow_consumer_policy;
+        let droppable = policy == SlowConsumerPolicy::DropOldest;
+        let terms = Terms { droppable, key: None, uncompressed: self.uncompressed };
+        sending_with::poll(self.session, &mut self.stage, &mut self.message, policy, &terms, cx)
     }
 }
 
 impl Drop for Sending<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.give_up_place();
+        sending_with::give_up_place(self.session, &mut self.stage);
     }
 }

@@ -135,7 +135,8 @@ fn attempt(
             if *stage == Stage::Yielded {
                 return Poll::Ready(session.refuse(policy));
             }
-            // One chance to write before anything is dropped, as in `Session::send`.
+            // In a handler of this session nothing is written until the handler pends: give it that chance, else a peer
+            // that reads quickly would lose messages to its own server's burst.
             give_up_place(session, stage);
             *stage = Stage::Yielded;
             cx.waker().wake_by_ref();
