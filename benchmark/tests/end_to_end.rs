@@ -221,10 +221,12 @@ fn tls_servers_and_their_yardstick() {
         (Server::start(env!("CARGO_BIN_EXE_yardstick-tls"), &[]), TCP_CLIENT),
         (Server::start(env!("CARGO_BIN_EXE_tcp-echo-server"), &["--tls"]), TCP_CLIENT),
         (Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--tls"]), WS_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &["--tls"]), WS_CLIENT),
     ];
     for (server, client) in &servers {
         result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "100"]));
         result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "1", "-s", "100000"]));
+        result(&load(client, &server.1, &["--tls", "-c", "2", "-m", "3", "-s", "1048576"]));
         result(&load(client, &server.1, &["--tls", "-c", "3", "--idle"]));
         result(&load(client, &server.1, &["--tls", "-c", "3", "--connect"]));
         // Without TLS it is refused, and says so.
@@ -234,13 +236,15 @@ fn tls_servers_and_their_yardstick() {
 
 #[test]
 fn compressed_messages_come_back_compressed() {
-    let server = Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--deflate"]);
-    for (in_flight, size) in [("1", "1024"), ("16", "1024"), ("3", "100000"), ("16", "40")] {
-        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "-m", in_flight, "-s", size]));
+    for program in [env!("CARGO_BIN_EXE_ws-echo-server"), env!("CARGO_BIN_EXE_yardstick-ws")] {
+        let server = Server::start(program, &["--deflate"]);
+        for (in_flight, size) in [("1", "1024"), ("16", "1024"), ("3", "100000"), ("16", "40")] {
+            result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "-m", in_flight, "-s", size]));
+        }
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--rate", "500", "-s", "1024"]));
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--idle", "-s", "1024"]));
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--connect"]));
     }
-    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--rate", "500", "-s", "1024"]));
-    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--idle", "-s", "1024"]));
-    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--connect"]));
     // One that does not compress is no result.
     let plain = Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &[]);
     failure(&load(WS_CLIENT, &plain.1, &["--deflate", "-c", "1"]), "agreed on the extensions ``");
