@@ -113,6 +113,11 @@ pub struct ClientArgs {
           conflicts_with_all = ["messages", "idle", "connect"])]
     pub rate: Option<u32>,
 
+    /// Bursts: stop the server, send every client's messages, let it go on, and sleep until all replies are there. The
+    /// rate is that of a server which has all cores to itself.
+    #[arg(long, requires = "server_pid", conflicts_with_all = ["rate", "idle", "connect", "tls"])]
+    pub burst: bool,
+
     /// Open the connections, echo one message on each, then hold them idle for the measured time.
     #[arg(long, conflicts_with = "connect")]
     pub idle: bool,
@@ -251,6 +256,9 @@ mod tests {
             (&["--rate", "0"], "1..=10000000"),
             (&["--rate", "100", "--messages", "2"], "cannot be used with"),
             (&["--rate", "100", "--idle"], "cannot be used with"),
+            (&["--burst"], "--server-pid"),
+            (&["--burst", "--server-pid", "1", "--tls"], "cannot be used with"),
+            (&["--burst", "--server-pid", "1", "--rate", "9"], "cannot be used with"),
         ] {
             let error = client(flags).unwrap_err();
             assert!(error.contains(said), "{flags:?}: {error}");

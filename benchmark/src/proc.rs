@@ -45,6 +45,22 @@ impl Process {
         kib_of(&text, "Rss:").or_else(|| kib_of(&text, "VmRSS:"))
     }
 
+    /// Whether all its threads have been stopped by a signal.
+    pub fn is_stopped(&self) -> Option<bool> {
+        for task in fs::read_dir(format!("{}/task", self.root)).ok()? {
+            // A thread may end between listing and reading.
+            let Ok(text) = fs::read_to_string(task.ok()?.path().join("stat")) else {
+                continue;
+            };
+            match text.rsplit_once(") ")?.1.as_bytes().first()? {
+                b'T' => {}
+                b'Z' | b'X' => return None,
+                _ => return Some(false),
+            }
+        }
+        Some(true)
+    }
+
     fn cpu_by_schedstat(&self) -> Option<Duration> {
         let mut total = 0;
         for task in fs::read_dir(format!("{}/task", self.root)).ok()? {
@@ -96,7 +112,8 @@ mod tests {
     #[test]
     fn a_process_that_is_gone_has_no_numbers() {
         let gone = Process::with_id(u32::MAX);
-        assert_eq!((gone.cpu(), gone.resident()), (None, None));
+        assert_eq!((gone.cpu(), gone.resident(), gone.is_stopped()), (None, None, None));
+        assert_eq!(Process::this().is_stopped(), Some(false));
     }
 
     #[test]

@@ -204,6 +204,7 @@ mod tests {
             wire: Wire::Tcp(Framer::Raw),
             tls: false,
             mode: Mode::Echo,
+            to_everyone: false,
             clients: 100,
             in_flight: 1,
             size: 32,

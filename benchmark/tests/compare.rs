@@ -151,6 +151,25 @@ fn every_kind_of_workload_gives_a_result() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_second_thread_is_compared_with_the_first() {
+    let (file, page) = (Scratch::new("pair.json"), Scratch::new("pair.md"));
+    let flags = ["burst-ws-m16-t1", "burst-ws-m16-t2", "--servers", "storm-ws,yardstick-ws"];
+    let output = compare(&[&flags[..], &["--json", file.path(), "--report", page.path()]].concat());
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    assert!(text.contains("burst-ws-m16-t2 over burst-ws-m16-t1, in the same round"), "{text}");
+    let json = json(&file);
+    let servers = json["scaling"][0]["servers"].as_array().unwrap();
+    assert_eq!(servers.len(), 2);
+    for server in servers {
+        assert!(server["rate"]["median"].as_f64().unwrap() > 0.2, "{server:#}");
+    }
+    let page = std::fs::read_to_string(&page.0).unwrap();
+    assert!(page.contains("Rate with two server threads over the rate with one."), "{page}");
+}
+
 #[test]
 fn servers_are_told_to_speak_tls_and_to_compress() {
     let file = Scratch::new("secure.json");

@@ -293,6 +293,79 @@ fn compressed_messages_come_back_compressed() {
     failure(&load(WS_CLIENT, &plain.1, &["--deflate", "-c", "1"]), "agreed on the extensions ``");
 }
 
+/// Whether a process goes on, as far as signals are concerned.
+#[cfg(target_os = "linux")]
+fn goes_on(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    !stat.rsplit_once(") ").unwrap().1.starts_with('T')
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn bursts_are_answered_while_the_generator_sleeps() {
+    let deflate = &["--deflate"][..];
+    for (program, server, client) in [
+        (env!("CARGO_BIN_EXE_yardstick-ws"), &[][..], &[][..]),
+        (env!("CARGO_BIN_EXE_yardstick-ws"), &["--broadcast"], &["--broadcast"]),
+        (env!("CARGO_BIN_EXE_ws-echo-server"), &["--broadcast"], &["--broadcast"]),
+        (env!("CARGO_BIN_EXE_yardstick-ws"), deflate, deflate),
+        (env!("CARGO_BIN_EXE_ws-echo-server"), deflate, deflate),
+    ] {
+        let server = Server::start(program, server);
+        let pid = server.0.id().to_string();
+        for in_flight in ["1", "30"] {
+            let flags = ["--burst", "-c", "20", "-m", in_flight, "--server-pid", &pid];
+            let report = result(&load(WS_CLIENT, &server.1, &[&flags[..], client].concat()));
+            assert_eq!(report["mode"], "burst");
+            assert!(report["server_cores"].as_f64().unwrap() > 0.0, "{report:#}");
+            assert_eq!(report["messages"].as_u64().unwrap() % 20, 0);
+            assert!(goes_on(server.0.id()));
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_burst_that_goes_wrong_is_an_error_and_leaves_a_server_that_goes_on() {
+    // A byte short of what it was sent, and then nothing; the process that is held is another one.
+    let port = misbehaving(|mut stream| {
+        let mut buffer = [0; 4096];
+        let Ok(read @ 1..) = stream.read(&mut buffer) else { return };
+        let _ = stream.write_all(&buffer[..read - 1]);
+    });
+    let server = Server::start(env!("CARGO_BIN_EXE_yardstick-tcp"), &[]);
+    let pid = server.0.id().to_string();
+    let flags = ["--burst", "-c", "3", "-m", "4", "--server-pid", &pid];
+    failure(&load(TCP_CLIENT, &port, &flags), "client 0: replies never came");
+    assert!(goes_on(server.0.id()));
+    // A wrong byte is seen after the burst.
+    let port = misbehaving(|mut stream| {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            buffer[5] ^= 1;
+            let _ = stream.write_all(&buffer[..read]);
+        }
+    });
+    failure(&load(TCP_CLIENT, &port, &flags), "client 0: reply 0 differs from what was sent at byte 5");
+    assert!(goes_on(server.0.id()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_dies_between_bursts_is_an_error() {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_yardstick-tcp"), &[]);
+    let (port, answering) = relay(&server.1, 10_000);
+    let pid = server.0.id().to_string();
+    let load = thread::spawn(move || {
+        load_for("20", TCP_CLIENT, &port, &["--burst", "-c", "3", "-m", "10", "--server-pid", &pid])
+    });
+    answering.recv_timeout(Duration::from_secs(20)).expect("the server answers");
+    server.0.kill().unwrap();
+    let start = Instant::now();
+    failure(&load.join().unwrap(), "");
+    assert!(start.elapsed().as_secs() < 10);
+}
+
 /// The soak programs hold with few connections, too; how fast is not the question here.
 #[test]
 fn soak_programs_hold() {

@@ -34,6 +34,8 @@ fn load_generators_refuse_impossible_flags() {
     }
     refused(TCP_CLIENT, &["--framer", "xml"], "length");
     refused(WS_CLIENT, &["--broadcast", "--deflate"], "cannot be used with");
+    let burst = ["--burst", "--server-pid", "1", "-m", "2000", "-s", "32"];
+    refused(WS_CLIENT, &[&burst[..], &["-p", "1"]].concat(), "more than the 48 KiB");
     for mode in ["--idle", "--connect", "--rate=10"] {
         refused(WS_CLIENT, &["--broadcast", mode], "cannot be combined");
     }

@@ -139,6 +139,10 @@ impl Contender {
             Program::Foreign { words } if workload.threads.is_some() => {
                 words.iter().any(|word| word.contains("{threads}"))
             }
+            // Its members are a thread's own.
+            Program::Sibling { file: "yardstick-ws", .. } if workload.kind == Kind::Broadcast => {
+                workload.threads.is_none()
+            }
             _ => true,
         };
         self.kinds.contains(&workload.kind) && threads
@@ -200,6 +204,9 @@ mod tests {
         );
         assert!(command.announces && serves(storm, "ws-m1") && !serves(storm, "tcp-m1"));
         assert!(!storm.is_built(Path::new("/nowhere")));
+        let yardstick = all.iter().find(|c| c.name == "yardstick-ws").unwrap();
+        assert!(serves(yardstick, "bc-m16") && serves(yardstick, "burst-ws-m1-t2"));
+        assert!(!serves(yardstick, "burst-bc-m100-t2"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::compare::family;
 use crate::compare::machine::Machine;
 use crate::compare::results::{Results, Settings};
 use crate::compare::runs::{Measured, Runs};
+use crate::compare::scaling;
 use crate::compare::table::latencies;
 use crate::report::grouped_f;
 
@@ -15,6 +16,7 @@ pub fn text(results: &Results) -> String {
     let mut text = provenance(&results.machine, &results.settings);
     text.push_str(&ratios(all));
     text.push_str(&latency(all));
+    text.push_str(&scaling::markdown(all));
     let notes: Vec<String> = all
         .iter()
         .flat_map(|m| m.notes().into_iter().map(|note| format!("- `{}`: {note}\n", m.workload.name)))

@@ -28,6 +28,7 @@ pub mod plot;
 pub mod process;
 pub mod results;
 pub mod runs;
+pub mod scaling;
 pub mod table;
 pub mod workload;
 
@@ -213,9 +214,7 @@ pub fn show(args: &ShowArgs) -> Result<ExitCode, Failure> {
         }
     }
     let results = all.ok_or_else(|| Failure::Usage("no file was given".into()))?;
-    for measured in &results.workloads {
-        println!("{}", table::text(measured));
-    }
+    print(&results.workloads);
     args.outputs.write(&results).map_err(Failure::Run)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -269,10 +268,17 @@ impl Comparison<'_> {
         eprintln!("{}", self.plan.announcement());
         let bar = bar(self.plan.runs());
         let mut all = Vec::new();
-        for (workload, contenders) in &self.plan.steps {
-            let measured = self.workload(workload, contenders, &bar)?;
-            bar.suspend(|| println!("{}", table::text(&measured)));
-            all.push(measured);
+        let mut steps = &self.plan.steps[..];
+        while let [first, rest @ ..] = steps {
+            // One thread and two are compared with each other, so they take turns, too.
+            let together = match rest {
+                [second, ..] if scaling::is_pair(&first.0, &second.0) => 2,
+                _ => 1,
+            };
+            let measured = self.workloads(&steps[..together], &bar)?;
+            bar.suspend(|| print(&measured));
+            all.extend(measured);
+            steps = &steps[together..];
         }
         bar.finish_and_clear();
         let settings = Settings {
@@ -290,35 +296,55 @@ impl Comparison<'_> {
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    fn workload(
+    /// Runs workloads, in turn within a round.
+    fn workloads(
+        &self,
+        steps: &[(Workload, Vec<Contender>)],
+        bar: &ProgressBar,
+    ) -> Result<Vec<Measured>, String> {
+        let named = |c: &Contender| Runs { name: c.name.clone(), ..Runs::default() };
+        let mut all: Vec<Vec<Runs>> =
+            steps.iter().map(|(_, contenders)| contenders.iter().map(named).collect()).collect();
+        for _ in 0..self.args.rounds {
+            for ((workload, contenders), runs) in steps.iter().zip(&mut all) {
+                self.round(workload, contenders, runs, bar)?;
+            }
+        }
+        let measured = steps.iter().zip(all).map(|((workload, _), runs)| Measured {
+            workload: *workload,
+            baseline: self.plan.baseline(&runs),
+            runs,
+        });
+        Ok(measured.collect())
+    }
+
+    /// Runs each server once.
+    fn round(
         &self,
         workload: &Workload,
         contenders: &[Contender],
+        runs: &mut [Runs],
         bar: &ProgressBar,
-    ) -> Result<Measured, String> {
-        let mut runs: Vec<Runs> =
-            contenders.iter().map(|c| Runs { name: c.name.clone(), ..Runs::default() }).collect();
-        for _ in 0..self.args.rounds {
-            for (contender, run) in contenders.iter().zip(&mut runs) {
-                bar.set_message(format!("{} {}", workload.name, contender.name));
-                // What failed once is not tried again: it may have taken its time to fail.
-                let report = if run.failure.is_some() { None } else { Some(self.once(workload, contender)) };
-                run.reports.push(match report {
-                    Some(Ok(report)) => Some(report),
-                    Some(Err(error)) => {
-                        run.failure = Some(error);
-                        None
-                    }
-                    None => None,
-                });
-                if self.runner.stop.load(Ordering::Relaxed) {
-                    bar.finish_and_clear();
-                    return Err("interrupted; everything started has been stopped".into());
+    ) -> Result<(), String> {
+        for (contender, run) in contenders.iter().zip(runs) {
+            bar.set_message(format!("{} {}", workload.name, contender.name));
+            // What failed once is not tried again: it may have taken its time to fail.
+            let report = if run.failure.is_some() { None } else { Some(self.once(workload, contender)) };
+            run.reports.push(match report {
+                Some(Ok(report)) => Some(report),
+                Some(Err(error)) => {
+                    run.failure = Some(error);
+                    None
                 }
-                bar.inc(1);
+                None => None,
+            });
+            if self.runner.stop.load(Ordering::Relaxed) {
+                bar.finish_and_clear();
+                return Err("interrupted; everything started has been stopped".into());
             }
+            bar.inc(1);
         }
-        Ok(Measured { workload: *workload, baseline: self.plan.baseline(&runs), runs })
+        Ok(())
     }
 
     /// Starts the server, puts the load on it, stops it.
@@ -345,6 +371,17 @@ impl Comparison<'_> {
             (Some(end), Err(error)) => Err(format!("{end}: {error}")),
             (Some(end), Ok(_)) => Err(end),
             (None, report) => report,
+        }
+    }
+}
+
+/// Prints the tables, and below the second of a pair what its second thread brought.
+fn print(all: &[Measured]) {
+    for measured in all {
+        println!("{}", table::text(measured));
+        let pair = scaling::pairs(all).find(|pair| pair.workload() == &measured.workload);
+        if let Some(text) = pair.and_then(|pair| pair.text()) {
+            println!("{text}");
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::compare::machine::Machine;
 use crate::compare::runs::{LATENCIES, Measured, RATE, Runs};
+use crate::compare::scaling;
 use crate::compare::workload::Workload;
 
 /// A comparison that was made.
@@ -52,6 +53,7 @@ impl Results {
             "pinned": pinned,
             "notes": notes,
             "workloads": self.workloads.iter().map(workload).collect::<Vec<_>>(),
+            "scaling": scaling::pairs(&self.workloads).map(|pair| pair.object()).collect::<Vec<_>>(),
         })
     }
 

@@ -40,6 +40,8 @@ pub struct Key(&'static [&'static str]);
 pub const CPU: Key = Key(&["server_cpu_ns_per_message"]);
 /// Messages per second.
 pub const RATE: Key = Key(&["messages_per_second"]);
+/// Cores the server was busy.
+pub const SERVER_CORES: Key = Key(&["server_cores"]);
 /// Bytes of memory for an idle connection.
 pub const EACH: Key = Key(&["idle", "bytes_each"]);
 /// Percentiles of latency, in nanoseconds, and their names.
@@ -120,7 +122,7 @@ impl Measured {
         match self.workload.mode {
             Mode::Idle => (EACH, "B/connection"),
             Mode::Connect => (CPU, "CPU ns/connection"),
-            Mode::Echo | Mode::Open | Mode::Broadcast => (CPU, "CPU ns/message"),
+            Mode::Echo | Mode::Open | Mode::Broadcast | Mode::Burst => (CPU, "CPU ns/message"),
         }
     }
 

@@ -43,13 +43,14 @@ pub fn latencies(run: &Runs) -> Option<String> {
     Some(each.into_iter().collect::<Option<Vec<_>>>()?.join("/"))
 }
 
-fn columns(rows: &[[String; 6]]) -> String {
+/// Rows under each other, the first column to the left.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width: Vec<usize> =
-        (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+        (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
         let mut line = format!("  {:<w$}", row[0], w = width[0]);
-        for column in 1..6 {
+        for column in 1..N {
             let _ = write!(line, "  {:>w$}", row[column], w = width[column]);
         }
         let _ = writeln!(text, "{}", line.trim_end());

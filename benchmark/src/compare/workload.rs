@@ -70,6 +70,7 @@ const LATENCY: Group = group("latency", "Latency");
 const CONNECT: Group = group("connect", "Connections and handshakes");
 const IDLE: Group = group("idle", "Memory of idle connections");
 const SCALING: Group = group("scaling", "One and two server threads");
+const BURSTS: Group = group("bursts", "One and two server threads, with cores of their own");
 
 /// One workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +151,19 @@ const fn open(name: &'static str, kind: Kind, rate: u32) -> Workload {
     workload
 }
 
+const fn burst(
+    name: &'static str,
+    kind: Kind,
+    clients: u32,
+    in_flight: u32,
+    size: u32,
+    threads: u16,
+) -> Workload {
+    let mut workload = echo(name, BURSTS, kind, clients, in_flight, size).threads(threads);
+    workload.mode = Mode::Burst;
+    workload
+}
+
 const KIB: u32 = 1 << 10;
 
 /// All workloads, in the order they run.
@@ -201,6 +215,22 @@ pub const ALL: &[Workload] = &[
     other("tcp-m1-t2", SCALING, Kind::Raw, Mode::Echo, 100, 1).threads(2),
     other("ws-m16-t1", SCALING, Kind::Ws, Mode::Echo, 100, 16).threads(1),
     other("ws-m16-t2", SCALING, Kind::Ws, Mode::Echo, 100, 16).threads(2),
+    burst("burst-tcp-m1-t1", Kind::Raw, 1000, 1, 32, 1),
+    burst("burst-tcp-m1-t2", Kind::Raw, 1000, 1, 32, 2),
+    burst("burst-ws-m1-t1", Kind::Ws, 1000, 1, 32, 1),
+    burst("burst-ws-m1-t2", Kind::Ws, 1000, 1, 32, 2),
+    burst("burst-ws-m16-t1", Kind::Ws, 1000, 16, 32, 1),
+    burst("burst-ws-m16-t2", Kind::Ws, 1000, 16, 32, 2),
+    burst("burst-ws-m1000-t1", Kind::Ws, 200, 1000, 32, 1),
+    burst("burst-ws-m1000-t2", Kind::Ws, 200, 1000, 32, 2),
+    burst("burst-ws-1k-m16-t1", Kind::Ws, 1000, 16, KIB, 1),
+    burst("burst-ws-1k-m16-t2", Kind::Ws, 1000, 16, KIB, 2),
+    burst("burst-ws-16k-m2-t1", Kind::Ws, 500, 2, 16 * KIB, 1),
+    burst("burst-ws-16k-m2-t2", Kind::Ws, 500, 2, 16 * KIB, 2),
+    burst("burst-bc-m100-t1", Kind::Broadcast, 1000, 100, 32, 1),
+    burst("burst-bc-m100-t2", Kind::Broadcast, 1000, 100, 32, 2),
+    burst("burst-deflate-m16-t1", Kind::Deflate, 100, 16, KIB, 1),
+    burst("burst-deflate-m16-t2", Kind::Deflate, 100, 16, KIB, 2),
 ];
 
 impl Workload {
@@ -217,6 +247,10 @@ impl Workload {
             Mode::Echo => format!("{clients}, {} in flight, {size}", self.in_flight),
             Mode::Open => format!("{clients}, {size}, {} per second in all", self.rate.unwrap_or(0)),
             Mode::Broadcast => format!("{clients}, {} in flight, {size}, to everyone", self.in_flight),
+            Mode::Burst => {
+                let everyone = if self.kind == Kind::Broadcast { ", to everyone" } else { "" };
+                format!("{clients}, {} in a burst, {size}{everyone}", self.in_flight)
+            }
             Mode::Idle => format!("{clients}, one message of {size} each, then idle"),
             Mode::Connect => format!("{clients} at a time, connecting again and again"),
         };
@@ -243,8 +277,8 @@ impl Workload {
             None => add("--messages", self.in_flight),
         }
         flags.extend(match self.mode {
-            Mode::Echo | Mode::Open => None,
-            Mode::Broadcast => Some("--broadcast".to_owned()),
+            Mode::Echo | Mode::Open | Mode::Broadcast => None,
+            Mode::Burst => Some("--burst".to_owned()),
             Mode::Idle => Some("--idle".to_owned()),
             Mode::Connect => Some("--connect".to_owned()),
         });
@@ -252,7 +286,8 @@ impl Workload {
             Kind::Raw => ("tcp-echo-client", &["--framer", "raw"]),
             Kind::Length => ("tcp-echo-client", &["--framer", "length"]),
             Kind::Tls => ("tcp-echo-client", &["--framer", "raw", "--tls"]),
-            Kind::Ws | Kind::Broadcast => ("ws-echo-client", &[]),
+            Kind::Ws => ("ws-echo-client", &[]),
+            Kind::Broadcast => ("ws-echo-client", &["--broadcast"]),
             Kind::Deflate => ("ws-echo-client", &["--deflate"]),
             Kind::Wss => ("ws-echo-client", &["--tls"]),
         };
@@ -307,6 +342,10 @@ mod tests {
             flags("connect-tls"),
             "tcp-echo-client --clients 32 --size 32 --messages 1 --connect --framer raw --tls"
         );
+        assert_eq!(
+            flags("burst-bc-m100-t2"),
+            "ws-echo-client --clients 1000 --size 32 --messages 100 --burst --broadcast"
+        );
         assert_eq!(flags("ws-open"), "ws-echo-client --clients 100 --size 32 --rate 20000");
     }
 
@@ -315,6 +354,10 @@ mod tests {
         let describe = |name| Workload::named(name).unwrap().describe();
         assert_eq!(describe("ws-1m-m1"), "10 clients, 1 in flight, 1 MiB");
         assert_eq!(describe("tcp-open"), "100 clients, 32 B, 20000 per second in all");
+        assert_eq!(
+            describe("burst-bc-m100-t1"),
+            "1000 clients, 100 in a burst, 32 B, to everyone, 1 server thread"
+        );
         assert_eq!(describe("ws-m16-t2"), "100 clients, 16 in flight, 32 B, 2 server threads");
     }
 }

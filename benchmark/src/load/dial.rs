@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConnection;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::load::link::{self, Link};
@@ -64,6 +65,13 @@ pub(crate) fn check_answer(answer: &[u8], wire: Wire) -> Result<Option<usize>, S
 
 /// The `index`th connection of a run, ready for messages.
 pub(crate) fn dial(plan: &Plan, index: usize) -> Result<Link, String> {
+    let (stream, tls) = connect(plan, index)?;
+    stream.set_nonblocking(true).map_err(|e| format!("cannot prepare a socket: {e}"))?;
+    Ok(Link::new(mio::net::TcpStream::from_std(stream), tls))
+}
+
+/// The same, as a socket that blocks.
+pub(crate) fn connect(plan: &Plan, index: usize) -> Result<(TcpStream, Option<ClientConnection>), String> {
     let Plan { target, wire, tls, .. } = *plan;
     let deadline = Instant::now() + CONNECT;
     let mut stream = open(target, index).map_err(|e| format!("cannot connect to {target}: {e}"))?;
@@ -81,8 +89,7 @@ pub(crate) fn dial(plan: &Plan, index: usize) -> Result<Link, String> {
             None => upgrade(&mut stream, &control, plan, deadline)?,
         }
     }
-    stream.set_nonblocking(true).map_err(|e| format!("cannot prepare a socket: {e}"))?;
-    Ok(Link::new(mio::net::TcpStream::from_std(stream), tls))
+    Ok((stream, tls))
 }
 
 fn open(target: SocketAddr, index: usize) -> io::Result<TcpStream> {

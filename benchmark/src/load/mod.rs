@@ -4,6 +4,7 @@
 //!  Plan ── dial ──> peers ──┬─ echo ────┐
 //!                           ├─ broadcast│
 //!                           ├─ open ────┼──> Outcome
+//!                           ├─ burst ───┤
 //!                           ├─ idle ────┤
 //!        (no dialling) ─────┴─ connect ─┘
 //! ```
@@ -16,6 +17,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+mod burst;
 mod connect;
 mod deflate;
 mod dial;
@@ -39,6 +42,9 @@ use crate::cli::ClientArgs;
 /// Longest time for a connection and its handshake.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Most bytes of a burst on one connection: less than the kernel's window, so that it all fits while nobody reads.
+const BURST: usize = 48 << 10;
+
 /// Longest time for the replies still in flight when the measured time is over.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -51,6 +57,8 @@ pub enum Mode {
     Open,
     /// The first client's messages come back to everyone; the next is sent when everyone has one.
     Broadcast,
+    /// All messages are sent while the server is held, and nothing is done until all replies are there.
+    Burst,
     /// One echo each, then nothing.
     Idle,
     /// Connect, shake hands, close, again.
@@ -68,6 +76,8 @@ pub struct Plan {
     pub tls: bool,
     /// What the clients do.
     pub mode: Mode,
+    /// The server sends each message to everyone.
+    pub to_everyone: bool,
     /// How many of them.
     pub clients: usize,
     /// Messages in flight per client.
@@ -93,6 +103,7 @@ impl Plan {
     /// A sentence for the person who typed them.
     pub fn from_flags(args: &ClientArgs, port: u16, wire: Wire, broadcast: bool) -> Result<Self, String> {
         let mode = match (args.idle, args.connect, broadcast) {
+            (false, false, _) if args.burst => Mode::Burst,
             (false, false, false) if args.rate.is_some() => Mode::Open,
             (false, false, false) => Mode::Echo,
             (false, false, true) if args.rate.is_none() => Mode::Broadcast,
@@ -100,11 +111,21 @@ impl Plan {
             (_, true, false) => Mode::Connect,
             _ => return Err("--broadcast cannot be combined with --idle, --connect or --rate".into()),
         };
+        let most = args.messages as usize * (args.size as usize + 14);
+        if mode == Mode::Burst && most > BURST {
+            return Err(format!(
+                "a burst of {} messages of {} bytes is more than the {} KiB that fit into a connection; give less",
+                args.messages,
+                args.size,
+                BURST >> 10
+            ));
+        }
         Ok(Self {
             target: args.target(port)?,
             wire,
             tls: args.tls,
             mode,
+            to_everyone: broadcast,
             clients: args.clients as usize,
             in_flight: if mode == Mode::Open { 1 } else { args.messages as usize },
             rate: args.rate.unwrap_or(0),
@@ -126,6 +147,10 @@ impl Plan {
         match self.mode {
             Mode::Echo | Mode::Broadcast => echo::run(self),
             Mode::Open => open::run(self),
+            #[cfg(target_os = "linux")]
+            Mode::Burst => burst::run(self),
+            #[cfg(not(target_os = "linux"))]
+            Mode::Burst => Err("bursts need Linux".into()),
             Mode::Idle => idle::run(self),
             Mode::Connect => connect::run(self),
         }

@@ -82,6 +82,12 @@ impl Peer {
         self.queued += messages;
     }
 
+    /// Whether the kernel has not taken all that is queued.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.to_send > 0
+    }
+
     /// Writes as much as the kernel takes.
     pub(crate) fn write(&mut self, streams: &Streams) -> Result<(), String> {
         while self.to_send > 0 {
@@ -121,7 +127,8 @@ impl Peer {
         }
     }
 
-    fn receive(&mut self, streams: &Streams, mut received: &[u8]) -> Result<usize, String> {
+    /// Takes bytes that were read; gives the replies they complete.
+    pub(crate) fn receive(&mut self, streams: &Streams, mut received: &[u8]) -> Result<usize, String> {
         if let Some(inflate) = &mut self.inflate {
             let replies =
                 inflate.receive(&streams.inflated, received, |frame| answer(frame, &mut self.pongs))?;

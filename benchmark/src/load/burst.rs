@@ -1,0 +1,249 @@
+//! Bursts: the server answers messages that are there already, while this generator sleeps.
+//!
+//! ```text
+//!  server:      held ................. runs ........................ held .......
+//!  generator:   sends all messages     sleeps until all replies are  reads and compares them
+//!                                   |<-- the time that is counted ->|
+//! ```
+//!
+//! A server on two cores of a machine with two would else share them with its load, and no rate would tell what the second
+//! core is worth. Holding is the system's: the process is stopped and goes on by signals. What is in flight has to fit into
+//! the kernel's buffers on both ways, since nobody reads.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::load::deflate::Frame;
+use crate::load::echo::bar;
+use crate::load::link::Link;
+use crate::load::outcome::Outcome;
+use crate::load::peer::{Peer, READ, Streams};
+use crate::load::{DRAIN, Plan, Wire, dial};
+use crate::proc::Process;
+
+/// Longest time for the kernel to take a burst, and for a process to be held.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(plan: &Plan) -> Result<Outcome, String> {
+    let server = plan.server_pid.ok_or("bursts need the process of the server to hold")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|e| format!("cannot handle signals: {e}"))?;
+    }
+    let mut run = Run::new(plan)?;
+    let progress = bar(plan);
+    let mut held = Held::new(server)?;
+    let begin = Instant::now();
+    let (warm, end) = (begin + plan.warmup, begin + plan.warmup + plan.measure);
+    loop {
+        let now = Instant::now();
+        let measured = now >= warm;
+        progress.at(begin.elapsed(), if measured { "measuring" } else { "warm-up" });
+        // An interrupted one leaves a server that goes on.
+        if stop.load(Ordering::Relaxed) {
+            return Err("interrupted".into());
+        }
+        if let Err(error) = run.burst(&mut held, measured) {
+            run.outcome.fail(|| error);
+            break;
+        }
+        if measured && Instant::now() >= end {
+            break;
+        }
+    }
+    progress.finish();
+    let outcome = &mut run.outcome;
+    outcome.bytes = outcome.messages * plan.size as u64;
+    outcome.server_memory = held.process.resident();
+    Ok(run.outcome)
+}
+
+/// A process that is stopped until it is let go, and goes on when this is gone.
+#[derive(Debug)]
+struct Held {
+    pid: Pid,
+    process: Process,
+}
+
+impl Held {
+    fn new(server: u32) -> Result<Self, String> {
+        let pid = i32::try_from(server).ok().and_then(Pid::from_raw).ok_or("that is no process id")?;
+        let mut held = Self { pid, process: Process::with_id(server) };
+        held.hold()?;
+        Ok(held)
+    }
+
+    /// Stops it, and waits until it has.
+    fn hold(&mut self) -> Result<(), String> {
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + AT_ONCE;
+        while !self.process.is_stopped().ok_or("the server's process has ended")? {
+            if Instant::now() > deadline {
+                return Err("the server cannot be stopped".into());
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn release(&self) -> Result<(), String> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), String> {
+        kill_process(self.pid, signal).map_err(|e| format!("cannot hold the server: {e}"))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may be gone.
+        let _ = self.release();
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Member {
+    peer: Peer,
+    /// The socket of `peer`, which blocks.
+    socket: TcpStream,
+    /// Received and not compared yet.
+    received: Vec<u8>,
+    /// Frames in `received`, and where the one after them begins.
+    frames: usize,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Run {
+    streams: Streams,
+    members: Vec<Member>,
+    /// Messages each client sends in a burst; a broadcast's come from the first.
+    in_flight: usize,
+    senders: usize,
+    /// Bytes of all replies to one connection, if they can be told beforehand.
+    replies: Option<usize>,
+    buffer: Vec<u8>,
+    outcome: Outcome,
+}
+
+impl Run {
+    fn new(plan: &Plan) -> Result<Self, String> {
+        let streams = Streams::new(plan.wire, plan.size, plan.in_flight);
+        let mut members = Vec::with_capacity(plan.clients);
+        for index in 0..plan.clients {
+            let failed = |e: String| format!("connection {} of {}: {e}", index + 1, plan.clients);
+            let prepare = |e: std::io::Error| failed(format!("cannot prepare a socket: {e}"));
+            let (stream, _) = dial::connect(plan, index).map_err(failed)?;
+            stream.set_read_timeout(Some(DRAIN)).map_err(prepare)?;
+            stream.set_write_timeout(Some(AT_ONCE)).map_err(prepare)?;
+            let socket = stream.try_clone().map_err(prepare)?;
+            let link = Link::new(mio::net::TcpStream::from_std(stream), None);
+            let peer = Peer::new(link, &streams);
+            members.push(Member { peer, socket, received: Vec::new(), frames: 0, next: 0 });
+        }
+        Ok(Self {
+            in_flight: plan.in_flight,
+            senders: if plan.to_everyone { 1 } else { plan.clients },
+            replies: (plan.wire != Wire::Deflate).then(|| streams.expected.span(0, plan.in_flight)),
+            streams,
+            members,
+            buffer: vec![0; READ],
+            outcome: Outcome::default(),
+        })
+    }
+
+    /// One burst, from a server that is held to one that is held again.
+    fn burst(&mut self, held: &mut Held, measured: bool) -> Result<(), String> {
+        for (index, member) in self.members[..self.senders].iter_mut().enumerate() {
+            member.peer.queue(&self.streams, self.in_flight);
+            member.peer.write(&self.streams).map_err(|e| format!("client {index}: {e}"))?;
+            if member.peer.has_unsent() {
+                return Err(format!("client {index}: the kernel does not take so much at once"));
+            }
+        }
+        let me = Process::this();
+        let before = (me.cpu(), held.process.cpu());
+        let begin = Instant::now();
+        held.release()?;
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let waited = match self.replies {
+                Some(bytes) => wait_for(&member.socket, bytes, &mut self.buffer),
+                None => member.collect(self.in_flight, &mut self.buffer),
+            };
+            waited.map_err(|e| format!("client {index}: {e}"))?;
+        }
+        let elapsed = begin.elapsed();
+        let own = me.cpu();
+        held.hold()?;
+        let server = held.process.cpu();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            member
+                .compare(&self.streams, self.in_flight, &mut self.buffer)
+                .map_err(|e| format!("client {index}: {e}"))?;
+        }
+        if measured {
+            let outcome = &mut self.outcome;
+            outcome.elapsed += elapsed;
+            outcome.messages += (self.members.len() * self.in_flight) as u64;
+            let add = |sum: &mut Option<Duration>, from: Option<Duration>, to: Option<Duration>| {
+                let spent = from.zip(to).and_then(|(from, to)| to.checked_sub(from));
+                *sum = spent.map(|spent| sum.unwrap_or_default() + spent);
+            };
+            add(&mut outcome.own_cpu, before.0, own);
+            add(&mut outcome.server_cpu, before.1, server);
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    /// Sleeps until so many replies are there, and takes them without a look at what is in them.
+    fn collect(&mut self, replies: usize, buffer: &mut [u8]) -> Result<(), String> {
+        while self.frames < replies {
+            let read = received(rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()))?;
+            self.received.extend_from_slice(&buffer[..read]);
+            while let Some(frame) = Frame::read(&self.received[self.next..]) {
+                self.next += frame.len;
+                self.frames += usize::from(frame.first & 0x08 == 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the replies to one burst, after it.
+    fn compare(&mut self, streams: &Streams, replies: usize, buffer: &mut [u8]) -> Result<(), String> {
+        let mut count = self.peer.receive(streams, &self.received)?;
+        self.received.clear();
+        (self.frames, self.next) = (0, 0);
+        while count < replies {
+            count += self.peer.read(streams, buffer)?.0;
+        }
+        if count > replies { Err("more replies than messages".into()) } else { Ok(()) }
+    }
+}
+
+/// Sleeps until so many bytes are there, and leaves them there.
+fn wait_for(socket: &TcpStream, bytes: usize, buffer: &mut [u8]) -> Result<(), String> {
+    // With TRUNC the kernel copies nothing, and tells how much it would have been.
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::WAITALL;
+    let there = received(rustix::net::recv(socket, &mut buffer[..bytes], flags))?;
+    if there < bytes { Err("replies never came".into()) } else { Ok(()) }
+}
+
+fn received(result: rustix::io::Result<(usize, usize)>) -> Result<usize, String> {
+    match result {
+        Ok((_, 0)) => Err("server closed the connection".into()),
+        Ok((_, there)) => Ok(there),
+        Err(Errno::AGAIN) => Err("replies never came".into()),
+        Err(e) => Err(format!("connection lost while receiving: {e}")),
+    }
+}
