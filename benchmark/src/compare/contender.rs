@@ -206,7 +206,7 @@ mod tests {
         assert!(!storm.is_built(Path::new("/nowhere")));
         let yardstick = all.iter().find(|c| c.name == "yardstick-ws").unwrap();
         assert!(serves(yardstick, "bc-m16") && serves(yardstick, "burst-ws-m1-t2"));
-        assert!(!serves(yardstick, "burst-bc-m100-t2"));
+        assert!(!serves(yardstick, "burst-bc-m400-t2"));
     }
 
     #[test]

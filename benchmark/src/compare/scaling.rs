@@ -14,6 +14,9 @@ use crate::compare::runs::{CPU, Measured, RATE, SERVER_CORES, Spread};
 use crate::compare::table::columns;
 use crate::compare::workload::Workload;
 
+/// Cores a server with two threads is to be busy on, or its rate does not tell what two cores can do.
+const BUSY: f64 = 1.6;
+
 /// What it brought one server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gain {
@@ -85,7 +88,11 @@ impl Pair<'_> {
             "cores busy".to_owned(),
         ]];
         let spread = |s: Spread| format!("{:.2} ({:.2}–{:.2})", s.median, s.min, s.max);
+        let mut idle = Vec::new();
         for gain in gains {
+            if let Some((_, busy)) = gain.cores.filter(|(_, busy)| *busy < BUSY) {
+                idle.push((gain.name.clone(), busy));
+            }
             rows.push([
                 gain.name,
                 spread(gain.rate),
@@ -94,7 +101,15 @@ impl Pair<'_> {
             ]);
         }
         let (one, two) = (self.one.workload.name, self.two.workload.name);
-        Some(format!("{two} over {one}, in the same round\n{}", columns(&rows)))
+        let mut text = format!("{two} over {one}, in the same round\n{}", columns(&rows));
+        for (name, busy) in idle {
+            let _ = writeln!(
+                text,
+                "{name}: with two threads it was busy on {busy:.2} cores: the load or other programs had the rest, or a thread \
+                 had nothing to do"
+            );
+        }
+        Some(text)
     }
 
     /// As JSON.
@@ -188,6 +203,21 @@ mod tests {
              storm-ws  2.00 (2.00–2.00)       0.50 (0.50–0.50)           –\n"
         );
         assert_eq!(pairs[0].object()["servers"][0]["rate"]["median"], 2.0);
+    }
+
+    #[test]
+    fn a_server_without_two_cores_is_noted() {
+        let mut all = all();
+        for (measured, cores) in all.iter_mut().zip([1.0, 1.2]) {
+            for report in measured.runs[0].reports.iter_mut().flatten() {
+                report["server_cores"] = cores.into();
+            }
+        }
+        let text = pairs(&all).next().unwrap().text().unwrap();
+        assert!(
+            text.contains("1.00 and 1.20\nstorm-ws: with two threads it was busy on 1.20 cores"),
+            "{text}"
+        );
     }
 
     #[test]

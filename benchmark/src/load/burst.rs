@@ -129,6 +129,8 @@ struct Run {
     /// Messages each client sends in a burst; a broadcast's come from the first.
     in_flight: usize,
     senders: usize,
+    /// The order in which connections are waited for: not the one they are served in, or each of them would wake us.
+    order: Vec<usize>,
     /// Bytes of all replies to one connection, if they can be told beforehand.
     replies: Option<usize>,
     buffer: Vec<u8>,
@@ -154,6 +156,7 @@ impl Run {
             in_flight: plan.in_flight,
             senders: if plan.to_everyone { 1 } else { plan.clients },
             replies: (plan.wire != Wire::Deflate).then(|| streams.expected.span(0, plan.in_flight)),
+            order: shuffled(members.len()),
             streams,
             members,
             buffer: vec![0; READ],
@@ -174,15 +177,19 @@ impl Run {
         let before = (me.cpu(), held.process.cpu());
         let begin = Instant::now();
         held.release()?;
-        for (index, member) in self.members.iter_mut().enumerate() {
-            let waited = match self.replies {
+        // The last reply is there when a wait ends that had to sleep, and no later one has to.
+        let mut after = (begin, me.cpu());
+        for &index in &self.order {
+            let member = &mut self.members[index];
+            let slept = match self.replies {
                 Some(bytes) => wait_for(&member.socket, bytes, &mut self.buffer),
                 None => member.collect(self.in_flight, &mut self.buffer),
             };
-            waited.map_err(|e| format!("client {index}: {e}"))?;
+            if slept.map_err(|e| format!("client {index}: {e}"))? {
+                after = (Instant::now(), me.cpu());
+            }
         }
-        let elapsed = begin.elapsed();
-        let own = me.cpu();
+        let (elapsed, own) = (after.0 - begin, after.1);
         held.hold()?;
         let server = held.process.cpu();
         for (index, member) in self.members.iter_mut().enumerate() {
@@ -206,17 +213,24 @@ impl Run {
 }
 
 impl Member {
-    /// Sleeps until so many replies are there, and takes them without a look at what is in them.
-    fn collect(&mut self, replies: usize, buffer: &mut [u8]) -> Result<(), String> {
+    /// Waits until so many replies are there, and takes them without a look at what is in them; whether it slept.
+    fn collect(&mut self, replies: usize, buffer: &mut [u8]) -> Result<bool, String> {
+        let mut slept = false;
         while self.frames < replies {
-            let read = received(rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()))?;
+            let read = match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) => {
+                    slept = true;
+                    received(rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()))?
+                }
+                read => received(read)?,
+            };
             self.received.extend_from_slice(&buffer[..read]);
             while let Some(frame) = Frame::read(&self.received[self.next..]) {
                 self.next += frame.len;
                 self.frames += usize::from(frame.first & 0x08 == 0);
             }
         }
-        Ok(())
+        Ok(slept)
     }
 
     /// Compares the replies to one burst, after it.
@@ -231,12 +245,28 @@ impl Member {
     }
 }
 
-/// Sleeps until so many bytes are there, and leaves them there.
-fn wait_for(socket: &TcpStream, bytes: usize, buffer: &mut [u8]) -> Result<(), String> {
+/// Waits until so many bytes are there, and leaves them there; whether it slept.
+fn wait_for(socket: &TcpStream, bytes: usize, buffer: &mut [u8]) -> Result<bool, String> {
     // With TRUNC the kernel copies nothing, and tells how much it would have been.
-    let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::WAITALL;
-    let there = received(rustix::net::recv(socket, &mut buffer[..bytes], flags))?;
-    if there < bytes { Err("replies never came".into()) } else { Ok(()) }
+    let look = RecvFlags::PEEK | RecvFlags::TRUNC;
+    match rustix::net::recv(socket, &mut buffer[..bytes], look | RecvFlags::DONTWAIT) {
+        Ok((_, there)) if there == bytes => return Ok(false),
+        Ok(_) | Err(Errno::AGAIN) => {}
+        Err(failed) => drop(received(Err(failed))?),
+    }
+    let there = received(rustix::net::recv(socket, &mut buffer[..bytes], look | RecvFlags::WAITALL))?;
+    if there < bytes { Err("replies never came".into()) } else { Ok(true) }
+}
+
+/// The numbers up to this one, in an order that is no order and always the same.
+fn shuffled(count: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..count).collect();
+    let mut state = 1_u64;
+    for last in (1..count).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    order
 }
 
 fn received(result: rustix::io::Result<(usize, usize)>) -> Result<usize, String> {
@@ -245,5 +275,25 @@ fn received(result: rustix::io::Result<(usize, usize)>) -> Result<usize, String>
         Ok((_, there)) => Ok(there),
         Err(Errno::AGAIN) => Err("replies never came".into()),
         Err(e) => Err(format!("connection lost while receiving: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_is_waited_for_once() {
+        let order = shuffled(1000);
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert!(sorted.iter().copied().eq(0..1000));
+        // Where they are served in order, few of them are later than all before.
+        let (mut latest, mut waits) = (0, 0);
+        for index in order {
+            waits += usize::from(index > latest);
+            latest = latest.max(index);
+        }
+        assert!(waits < 20, "{waits}");
     }
 }
