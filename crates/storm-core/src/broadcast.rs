@@ -56,7 +56,7 @@ pub(crate) enum Audience<'a> {
 }
 
 impl Audience<'_> {
-    fn visit(&self, visit: impl FnMut(&Session)) {
+    fn visit(&self, visit: impl FnMut(SessionId, &Session)) {
         match self {
             Self::Everyone(sessions) => sessions.visit(visit),
             Self::Group(groups, name) => groups.visit(name, visit),
@@ -168,8 +168,8 @@ impl Broadcasting<'_> {
         let (mut terms, mut usual, mut terms_of) = (Terms::default(), true, std::ptr::null());
         let mut deliveries = Deliveries::default();
         let Self { broadcast, frames, report, full, .. } = self;
-        broadcast.audience.visit(|session| {
-            if Some(session.id()) == broadcast.except {
+        broadcast.audience.visit(|id, session| {
+            if Some(id) == broadcast.except {
                 return;
             }
             if let Some(chain) = session.server().middleware() {
