@@ -14,6 +14,7 @@
 pub mod cli;
 pub mod compare;
 pub mod load;
+pub mod peers;
 pub mod proc;
 pub mod progress;
 pub mod report;

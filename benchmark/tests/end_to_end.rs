@@ -1,9 +1,12 @@
 //! Real servers and real load generators, for a few tenths of a second each.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -125,6 +128,42 @@ fn failure(output: &Output, said: &str) {
     }
 }
 
+/// Something between the load and a server that tells when so many bytes of replies have passed. Where one side ends, so
+/// does the other.
+fn relay(port: &str, bytes: usize) -> (String, mpsc::Receiver<()>) {
+    fn pass(mut from: TcpStream, mut to: TcpStream, mut passed: impl FnMut(usize)) {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+            passed(read);
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+    let server = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let (enough, told) = mpsc::channel();
+    let total = Arc::new(AtomicUsize::new(0));
+    thread::spawn(move || {
+        for near in listener.incoming() {
+            let (near, far) = (near.unwrap(), TcpStream::connect(server).unwrap());
+            let back = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            let (total, enough) = (Arc::clone(&total), enough.clone());
+            thread::spawn(move || pass(near, far, |_| ()));
+            thread::spawn(move || {
+                pass(back.0, back.1, |read| {
+                    if total.fetch_add(read, Ordering::Relaxed) >= bytes {
+                        let _ = enough.send(());
+                    }
+                });
+            });
+        }
+    });
+    (port, told)
+}
+
 #[test]
 fn a_server_that_changes_a_byte_is_an_error() {
     let port = misbehaving(|mut stream| {
@@ -160,12 +199,12 @@ fn a_server_that_closes_early_is_an_error() {
 #[test]
 fn a_server_that_dies_under_load_is_an_error() {
     let mut server = Server::start(env!("CARGO_BIN_EXE_yardstick-tcp"), &[]);
-    let port = server.1.clone();
+    let (port, answering) = relay(&server.1, 100_000);
     let load = thread::spawn(move || load_for("20", TCP_CLIENT, &port, &["-c", "3", "-m", "10"]));
-    thread::sleep(std::time::Duration::from_millis(200));
+    answering.recv_timeout(Duration::from_secs(20)).expect("the server answers");
     server.0.kill().unwrap();
     // It ends at once, not after 20 seconds.
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     failure(&load.join().unwrap(), "client");
     assert!(start.elapsed().as_secs() < 10);
 }
@@ -183,13 +222,17 @@ fn no_server_and_a_wrong_protocol_are_errors() {
 #[test]
 fn an_open_loop_counts_a_stall_against_all_that_was_due_meanwhile() {
     let port = misbehaving(|mut stream| {
-        let mut buffer = [0; 64 << 10];
-        let mut total = 0;
+        let mut buffer = [0; 9_600];
+        // After about 300 messages it answers no more until it has another 300, which takes 0.3 s.
+        let mut answered = 0;
+        while answered < buffer.len() {
+            let Ok(read @ 1..) = stream.read(&mut buffer) else { return };
+            stream.write_all(&buffer[..read]).unwrap();
+            answered += read;
+        }
+        stream.read_exact(&mut buffer).unwrap();
+        stream.write_all(&buffer).unwrap();
         while let Ok(read @ 1..) = stream.read(&mut buffer) {
-            if total < 9_600 && total + read >= 9_600 {
-                thread::sleep(std::time::Duration::from_millis(300));
-            }
-            total += read;
             if stream.write_all(&buffer[..read]).is_err() {
                 return;
             }
@@ -221,10 +264,12 @@ fn tls_servers_and_their_yardstick() {
         (Server::start(env!("CARGO_BIN_EXE_yardstick-tls"), &[]), TCP_CLIENT),
         (Server::start(env!("CARGO_BIN_EXE_tcp-echo-server"), &["--tls"]), TCP_CLIENT),
         (Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--tls"]), WS_CLIENT),
+        (Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &["--tls"]), WS_CLIENT),
     ];
     for (server, client) in &servers {
         result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "100"]));
         result(&load(client, &server.1, &["--tls", "-c", "5", "-m", "1", "-s", "100000"]));
+        result(&load(client, &server.1, &["--tls", "-c", "2", "-m", "3", "-s", "1048576"]));
         result(&load(client, &server.1, &["--tls", "-c", "3", "--idle"]));
         result(&load(client, &server.1, &["--tls", "-c", "3", "--connect"]));
         // Without TLS it is refused, and says so.
@@ -234,13 +279,15 @@ fn tls_servers_and_their_yardstick() {
 
 #[test]
 fn compressed_messages_come_back_compressed() {
-    let server = Server::start(env!("CARGO_BIN_EXE_ws-echo-server"), &["--deflate"]);
-    for (in_flight, size) in [("1", "1024"), ("16", "1024"), ("3", "100000"), ("16", "40")] {
-        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "-m", in_flight, "-s", size]));
+    for program in [env!("CARGO_BIN_EXE_ws-echo-server"), env!("CARGO_BIN_EXE_yardstick-ws")] {
+        let server = Server::start(program, &["--deflate"]);
+        for (in_flight, size) in [("1", "1024"), ("16", "1024"), ("3", "100000"), ("16", "40")] {
+            result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "-m", in_flight, "-s", size]));
+        }
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--rate", "500", "-s", "1024"]));
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--idle", "-s", "1024"]));
+        result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--connect"]));
     }
-    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--rate", "500", "-s", "1024"]));
-    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--idle", "-s", "1024"]));
-    result(&load(WS_CLIENT, &server.1, &["--deflate", "-c", "5", "--connect"]));
     // One that does not compress is no result.
     let plain = Server::start(env!("CARGO_BIN_EXE_yardstick-ws"), &[]);
     failure(&load(WS_CLIENT, &plain.1, &["--deflate", "-c", "1"]), "agreed on the extensions ``");

@@ -77,4 +77,7 @@ fn servers_refuse_impossible_flags() {
         refused(server, &["-p", "70000"], "70000");
         refused(server, &["-a", "here"], "invalid IP address");
     }
+    for flag in ["--deflate", "--tls"] {
+        refused(env!("CARGO_BIN_EXE_yardstick-ws"), &["--broadcast", flag], "cannot be used with");
+    }
 }

@@ -3,9 +3,8 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::ready;
-use std::io;
+use std::process::ExitCode;
 
-use clap::Parser;
 use fastwebsockets::{
     FragmentCollector, FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError, upgrade,
 };
@@ -15,23 +14,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use stormsocket_benchmark::serve::{self, Member, PeerFlags};
-use tokio::net::TcpStream;
+use stormsocket_benchmark::peers::{self, Member, Peer, Socket};
 
 /// What is published: a payload, and whether it is text.
 type Published = (bool, Bytes);
 
-fn main() -> io::Result<()> {
-    serve::peer(PeerFlags::parse(), connection)
+fn main() -> ExitCode {
+    peers::main::<Fastwebsockets>()
 }
 
-async fn connection(stream: TcpStream, member: Member<Published>) {
-    // One request makes the connection a WebSocket, and there is no second.
-    let member = Cell::new(Some(member));
-    let service = service_fn(move |request| accept(request, member.take()));
-    let http = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
-    // How a connection ends is for the client to judge.
-    let _ = http.await;
+struct Fastwebsockets;
+
+impl Peer for Fastwebsockets {
+    type Message = Published;
+
+    async fn connection<S: Socket>(stream: S, member: Member<Published>) {
+        // One request makes the connection a WebSocket, and there is no second.
+        let member = Cell::new(Some(member));
+        let service = service_fn(move |request| accept(request, member.take()));
+        let http = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let _ = http.await;
+    }
 }
 
 async fn accept(

@@ -1,13 +1,8 @@
 //! Yardstick: the TLS echo loop anyone would write by hand on tokio and tokio-rustls.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use clap::Parser;
-use rustls::ServerConfig;
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use stormsocket::BoxError;
 use stormsocket_benchmark::cli::{ServerArgs, TcpPort};
 use stormsocket_benchmark::serve;
@@ -30,17 +25,7 @@ struct Flags {
 
 fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
-    let (chain, key) = serve::certificate()?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(chain.as_bytes())?],
-            PrivateKeyDer::from_pem_slice(key.as_bytes())?,
-        )?;
-    // As the servers it is compared with: every handshake is a full one.
-    config.send_tls13_tickets = 0;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = serve::tls_acceptor()?;
     flags.server.runtime()?.block_on(async {
         let listener = serve::listen(SocketAddr::new(flags.server.address, flags.port.port), false)?;
         serve::announce(listener.local_addr()?)?;

@@ -37,7 +37,10 @@ pub struct Command {
     pub announces: bool,
 }
 
-const WS_BROADCAST: &[Kind] = &[Kind::Ws, Kind::Broadcast];
+/// What every WebSocket server here speaks.
+const WS: &[Kind] = &[Kind::Ws, Kind::Broadcast, Kind::Wss];
+/// Those with permessage-deflate.
+const WS_DEFLATE: &[Kind] = &[Kind::Ws, Kind::Broadcast, Kind::Wss, Kind::Deflate];
 
 /// A built-in server.
 struct BuiltIn {
@@ -71,21 +74,21 @@ const fn send(
 const BUILT_IN: &[BuiltIn] = &[
     usual("storm-tcp", &[Kind::Raw, Kind::Tls], "tcp-echo-server", &["--framer", "raw"]),
     usual("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
-    usual("storm-ws", &[Kind::Ws, Kind::Broadcast, Kind::Deflate, Kind::Wss], "ws-echo-server", &[]),
+    usual("storm-ws", WS_DEFLATE, "ws-echo-server", &[]),
     usual("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
     usual("yardstick-tls", &[Kind::Tls], "yardstick-tls", &[]),
     usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
     send("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
-    usual("yardstick-ws", WS_BROADCAST, "yardstick-ws", &[]),
-    usual("tungstenite", WS_BROADCAST, "peer-tungstenite", &["--batched"]),
-    send("tungstenite-send", WS_BROADCAST, "peer-tungstenite", &[]),
-    usual("fastwebsockets", WS_BROADCAST, "peer-fastwebsockets", &[]),
-    usual("tokio-websockets", WS_BROADCAST, "peer-tokio-websockets", &["--batched"]),
-    send("tokio-websockets-send", WS_BROADCAST, "peer-tokio-websockets", &[]),
-    usual("sockudo", WS_BROADCAST, "peer-sockudo", &["--batched"]),
-    send("sockudo-send", WS_BROADCAST, "peer-sockudo", &[]),
-    usual("yawc", WS_BROADCAST, "peer-yawc", &["--batched"]),
-    send("yawc-send", WS_BROADCAST, "peer-yawc", &[]),
+    usual("yardstick-ws", WS_DEFLATE, "yardstick-ws", &[]),
+    usual("tungstenite", WS, "peer-tungstenite", &["--batched"]),
+    send("tungstenite-send", WS, "peer-tungstenite", &[]),
+    usual("fastwebsockets", WS, "peer-fastwebsockets", &[]),
+    usual("tokio-websockets", WS, "peer-tokio-websockets", &["--batched"]),
+    send("tokio-websockets-send", WS, "peer-tokio-websockets", &[]),
+    usual("sockudo", WS_DEFLATE, "peer-sockudo", &["--batched"]),
+    send("sockudo-send", WS_DEFLATE, "peer-sockudo", &[]),
+    usual("yawc", WS_DEFLATE, "peer-yawc", &["--batched"]),
+    send("yawc-send", WS_DEFLATE, "peer-yawc", &[]),
 ];
 
 impl Contender {

@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::echo::none_if_blocked;
 use crate::frame::{self, Answered};
 use crate::shared::{self, Piece, Shared};
+use crate::socket::none_if_blocked;
 use crate::upgrade;
 
 /// One connection as its publishers see it.
@@ -31,7 +31,7 @@ thread_local! {
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(mut stream: TcpStream) -> io::Result<()> {
-    upgrade::upgrade(&mut stream).await?;
+    upgrade::upgrade(&mut stream, None).await?;
     let (mut stream, write) = stream.into_split();
     let id = join(Member { stream: Arc::new(write), queue: Vec::new() });
     let mut partial = Vec::new();

@@ -2,14 +2,13 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 
 use crate::frame::{self, Head};
 use crate::shared::{self, Piece, Shared};
+use crate::socket::Socket;
 use crate::upgrade;
 
 /// What one connection keeps between two reads.
@@ -38,18 +37,20 @@ enum Next {
 }
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(mut stream: TcpStream) -> io::Result<()> {
-    upgrade::upgrade(&mut stream).await?;
+pub(crate) async fn serve(mut stream: impl Socket) -> io::Result<()> {
+    upgrade::upgrade(&mut stream, None).await?;
     let mut connection = Connection::default();
     loop {
         match poll_fn(|cx| shared::with(|shared| connection.turn(&mut stream, shared, cx))).await? {
             Next::Read => {}
             Next::Flush => {
                 stream.write_all(&connection.unsent).await?;
+                stream.flush().await?;
                 connection.unsent = Vec::new();
             }
             Next::FlushLarge(begin) => {
                 stream.write_all(&connection.large[begin..connection.large_frame]).await?;
+                stream.flush().await?;
                 connection.large_frame = 0;
             }
             Next::End => return Ok(()),
@@ -60,7 +61,7 @@ pub(crate) async fn serve(mut stream: TcpStream) -> io::Result<()> {
 impl Connection {
     fn turn(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut impl Socket,
         shared: &mut Shared,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Next>> {
@@ -68,10 +69,7 @@ impl Connection {
             return self.turn_large(stream, cx);
         }
         let kept = self.partial.len();
-        let mut buffer = ReadBuf::new(&mut shared.input[kept..]);
-        // `poll_read` clears tokio's readiness on a short read, so no second read finds nothing.
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
-        let read = buffer.filled().len();
+        let read = ready!(stream.fill(cx, &mut shared.input[kept..]))?;
         if read == 0 {
             return Poll::Ready(Ok(Next::End));
         }
@@ -93,7 +91,7 @@ impl Connection {
             }
             _ => self.partial.extend_from_slice(rest),
         }
-        let all_sent = self.send(stream, shared)?;
+        let all_sent = self.send(stream, shared, cx)?;
         Poll::Ready(Ok(match (answered.closed, all_sent) {
             (true, _) => Next::End,
             (false, true) => Next::Read,
@@ -101,10 +99,8 @@ impl Connection {
         }))
     }
 
-    fn turn_large(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
-        let mut buffer = ReadBuf::new(&mut self.large[self.received..self.large_frame]);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
-        let read = buffer.filled().len();
+    fn turn_large(&mut self, stream: &mut impl Socket, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        let read = ready!(stream.fill(cx, &mut self.large[self.received..self.large_frame]))?;
         if read == 0 {
             return Poll::Ready(Ok(Next::End));
         }
@@ -118,33 +114,26 @@ impl Connection {
     }
 
     /// Writes the pieces; keeps what the kernel did not take, and says whether that is nothing.
-    fn send(&mut self, stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
+    fn send(&mut self, stream: &mut impl Socket, shared: &Shared, cx: &mut Context<'_>) -> io::Result<bool> {
         let bytes = |piece: &Piece| match piece {
             Piece::Output(range) => &shared.output[range.clone()],
             Piece::Input(range) => &shared.input[range.clone()],
         };
-        let mut written = match &shared.pieces[..] {
+        let sent = match &shared.pieces[..] {
             [] => return Ok(true),
-            [one] => none_if_blocked(stream.try_write(bytes(one)))?,
+            [one] => stream.send(cx, &mut [IoSlice::new(bytes(one))])?,
             several => {
-                let slices: Vec<_> = several.iter().map(|piece| IoSlice::new(bytes(piece))).collect();
-                none_if_blocked(stream.try_write_vectored(&slices))?
+                let mut slices: Vec<_> = several.iter().map(|piece| IoSlice::new(bytes(piece))).collect();
+                stream.send(cx, &mut slices)?
             }
         };
+        let mut taken = sent.taken;
         for piece in &shared.pieces {
             let piece = bytes(piece);
-            let skip = written.min(piece.len());
-            written -= skip;
+            let skip = taken.min(piece.len());
+            taken -= skip;
             self.unsent.extend_from_slice(&piece[skip..]);
         }
-        Ok(self.unsent.is_empty())
-    }
-}
-
-/// A write which would block has written nothing.
-pub(crate) fn none_if_blocked(result: io::Result<usize>) -> io::Result<usize> {
-    match result {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        other => other,
+        Ok(self.unsent.is_empty() && sent.flushed)
     }
 }

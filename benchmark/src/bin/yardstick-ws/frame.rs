@@ -1,6 +1,7 @@
 //! Frames as far as an echo needs them.
 
 use std::io;
+use std::ops::Range;
 
 use crate::shared::{Piece, Shared};
 
@@ -55,12 +56,28 @@ impl Head {
     }
 
     /// The first byte of the reply: a ping's is a pong, everything else comes back as it is.
-    fn reply(&self) -> u8 {
+    pub(crate) fn reply(&self) -> u8 {
         if self.first & 0x0f == 9 { self.first ^ 3 } else { self.first }
     }
 
     pub(crate) fn is_close(&self) -> bool {
         self.first & 0x0f == 8
+    }
+
+    pub(crate) fn is_control(&self) -> bool {
+        self.first & 0x08 != 0
+    }
+
+    /// RFC 7692 §6: RSV1 marks a compressed message.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.first & 0x40 != 0
+    }
+
+    /// Unmasks the payload where it is, and gives where it is in the frame.
+    pub(crate) fn unmask(&self, frame: &mut [u8]) -> Range<usize> {
+        let payload = self.len..self.frame();
+        unmask(&mut frame[payload.clone()], self.mask);
+        payload
     }
 
     /// Turns the frame into its reply where it is; gives where the reply begins. An unmasked head is four bytes
