@@ -16,7 +16,6 @@
 //! | [`mod@connect`] | connecting sockets |
 //! | `ws` | WebSocket as a protocol (feature `ws`) |
 //! | [`stream`] | the kinds of stream |
-//! | [`shared_tcp`] | TCP sockets that broadcasts write to, too |
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
 //! | `tls` | TLS under any stream (feature `tls`) |
@@ -26,7 +25,6 @@ pub mod connection;
 pub mod framed;
 pub mod listener;
 pub mod protocol;
-pub mod shared_tcp;
 pub mod socket;
 pub mod stream;
 #[cfg(feature = "tls")]
@@ -39,9 +37,8 @@ pub use connection::Connection;
 pub use framed::{Framed, FramedEncode};
 pub use listener::{BindAddr, Families, Listener, OpenListener};
 pub use protocol::{End, Protocol};
-pub use shared_tcp::TcpWriter;
 pub use socket::{KeepAlive, SocketOptions};
-pub use stream::{Link, Stream, Transport};
+pub use stream::{Stream, Transport};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTlsOptions, TlsOptions};
 #[cfg(feature = "ws")]

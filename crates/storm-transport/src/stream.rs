@@ -12,8 +12,6 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use crate::shared_tcp::{SharedTcp, TcpWriter};
-
 /// A stream the connection loop can run over.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Has the coming drop end the connection as a reset, where the transport knows such a thing.
@@ -25,20 +23,15 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     }
 }
 
-/// A stream of any kind a server or client runs over.
-pub type Stream = AnyStream<TcpStream>;
-
-/// A [`Stream`] as its connection has it. Broadcasts may write to its socket, too, if it is plain TCP.
-pub type Link = AnyStream<SharedTcp>;
-
-/// A stream of any kind; `T` is its TCP socket. What is larger is boxed, so that plain TCP does not pay for it.
+/// A stream of any kind a server or client runs over. One word more than a socket: what is larger is boxed, so that
+/// plain TCP does not pay for it.
 #[non_exhaustive]
-pub enum AnyStream<T> {
+pub enum Stream {
     /// TCP.
-    Tcp(T),
+    Tcp(TcpStream),
     /// A unix socket.
     #[cfg(unix)]
-    Unix(Box<UnixStream>),
+    Unix(UnixStream),
     /// TLS over any of these.
     #[cfg(feature = "tls")]
     Tls(Box<crate::tls::TlsStream>),
@@ -60,25 +53,9 @@ impl Stream {
         }
         #[cfg(unix)]
         if let Some(Some(unix)) = any.downcast_mut::<Option<UnixStream>>().map(Option::take) {
-            return Self::Unix(Box::new(unix));
+            return Self::Unix(unix);
         }
         Self::Foreign(Box::new(Foreign(stream.expect("it is none of those it was taken for"))))
-    }
-
-    /// The stream for a connection, and its socket for others to write to, where they may.
-    pub fn share(self) -> (Link, Option<TcpWriter>) {
-        let link = match self {
-            Self::Tcp(tcp) => {
-                let (tcp, writer) = SharedTcp::new(tcp);
-                return (Link::Tcp(tcp), Some(writer));
-            }
-            #[cfg(unix)]
-            Self::Unix(unix) => Link::Unix(unix),
-            #[cfg(feature = "tls")]
-            Self::Tls(tls) => Link::Tls(tls),
-            Self::Foreign(stream) => Link::Foreign(stream),
-        };
-        (link, None)
     }
 
     /// The peer's address, where the stream has one to tell.
@@ -99,11 +76,11 @@ impl From<TcpStream> for Stream {
 #[cfg(unix)]
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Self::Unix(Box::new(stream))
+        Self::Unix(stream)
     }
 }
 
-impl<T: std::fmt::Debug> std::fmt::Debug for AnyStream<T> {
+impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(stream) => f.debug_tuple("Tcp").field(stream).finish(),
@@ -122,21 +99,11 @@ pub struct Foreign<S>(pub S);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Foreign<S> {}
 
-impl Transport for TcpStream {
-    fn reset_on_drop(&mut self) {
-        reset_on_drop(self);
-    }
-}
-
-pub(crate) fn reset_on_drop(tcp: &TcpStream) {
-    // Best effort: a socket that refuses is gone already.
-    drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
-}
-
-impl<T: Transport> Transport for AnyStream<T> {
+impl Transport for Stream {
     fn reset_on_drop(&mut self) {
         match self {
-            Self::Tcp(tcp) => tcp.reset_on_drop(),
+            // Best effort: a socket that refuses is gone already.
+            Self::Tcp(tcp) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
             #[cfg(unix)]
             Self::Unix(_) => {}
             #[cfg(feature = "tls")]
@@ -172,13 +139,13 @@ macro_rules! on_stream {
     };
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for AnyStream<T> {
+impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         on_stream!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for AnyStream<T> {
+impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         on_stream!(self, stream => Pin::new(stream).poll_write(cx, bytes))
     }
