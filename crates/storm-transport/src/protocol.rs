@@ -91,8 +91,7 @@ pub trait Protocol: Send + 'static {
         None
     }
 
-    /// The next moment at which [`handle_timeout`](Self::handle_timeout) has something to do. It may move later at any time, and
-    /// earlier only in `handle_timeout`.
+    /// The next moment at which [`handle_timeout`](Self::handle_timeout) has something to do.
     fn poll_timeout(&self) -> Option<Instant> {
         None
     }
