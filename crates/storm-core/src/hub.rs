@@ -1,13 +1,16 @@
 //! What the sessions of one server or client have in common.
 
+use std::any::Any;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::broadcast::Broadcast;
+use crate::delivery::{Delivering, Lanes};
 use crate::metrics::{Ending, HandshakeFailure, Limit, MetricsState, ServerMetrics, Tally};
 use crate::middleware::MiddlewareChain;
+use crate::timer::SharedTimer;
 use crate::trace;
 use crate::{ConfigError, Error, Groups, Message, Session, SessionOptions, Sessions};
 
@@ -23,6 +26,9 @@ pub struct Hub {
     options: SessionOptions,
     middleware: Option<MiddlewareChain>,
     metrics: MetricsState,
+    lanes: Lanes,
+    /// Boxed and made when first asked for: the hub of a client does without.
+    timer: OnceLock<Box<dyn SharedTimer>>,
     /// Milliseconds that a close may take at least, whatever the close deadline.
     drain: AtomicU64,
 }
@@ -40,6 +46,8 @@ impl Hub {
             options,
             middleware: (!middleware.is_empty()).then_some(middleware),
             metrics: MetricsState::default(),
+            lanes: Lanes::default(),
+            timer: OnceLock::new(),
             drain: AtomicU64::new(0),
         });
         if let Some(budget) = &hub.options.send_budget {
@@ -80,9 +88,28 @@ impl Hub {
         self.sessions.broadcast_text(text)
     }
 
+    /// Delivers broadcasts to sockets that sleep, until the hub is gone; for a task of its own. Several share the work.
+    /// Without any, each session's task is woken to write, which takes more CPU.
+    pub fn deliver_broadcasts(&self) -> Delivering {
+        self.lanes.open()
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
     /// The middlewares, `None` if there are none.
     pub fn middleware(&self) -> Option<&MiddlewareChain> {
         self.middleware.as_ref()
+    }
+
+    /// The timer its sessions share.
+    ///
+    /// # Panics
+    /// It was asked for as another type before.
+    pub fn timer<T: SharedTimer + Default>(&self) -> &T {
+        let timer: &dyn Any = &**self.timer.get_or_init(|| Box::new(T::default()));
+        timer.downcast_ref().expect("a hub has one kind of timer")
     }
 
     /// Counts and logs an error; whoever calls this also has the error reported.
@@ -144,6 +171,9 @@ impl Hub {
     pub(crate) fn leave(&self, session: &Session) {
         self.groups.retire(session);
         self.metrics.retire(&self.sessions, session);
+        if let Some(timer) = self.timer.get() {
+            timer.session_left(&self.sessions);
+        }
         trace::disconnected(session);
     }
 }

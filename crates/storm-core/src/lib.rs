@@ -16,11 +16,13 @@
 //! | [`driver`] | the connection task's side of a session |
 //! | [`hub`] | what the sessions of one server or client have in common |
 //! | [`sessions`], [`groups`], [`broadcast`] | many sessions at once |
+//! | [`delivery`] | writing what broadcasts have queued |
 //! | [`events`] | handlers, kept by type, several per event |
 //! | [`middleware`] | hooks around every session |
 //! | [`send_budget`] | the byte bound over all sessions of a process |
 //! | [`rate_limit`] | a middleware that bounds messages per time |
 //! | [`metrics`] | counters of a session and of a server |
+//! | [`timer`] | what a session brings to a timer it shares with others |
 //! | [`trace`] | what is logged, with which target and level |
 //!
 //! Features: `metrics` adds the OpenTelemetry instruments, `tls` what a session says about its TLS.
@@ -28,6 +30,7 @@
 pub mod broadcast;
 pub mod buffer_pool;
 mod cork;
+pub mod delivery;
 pub mod driver;
 pub mod error;
 pub mod events;
@@ -49,6 +52,7 @@ mod sending_with;
 pub mod session;
 pub mod sessions;
 pub mod state;
+pub mod timer;
 pub mod trace;
 
 pub use broadcast::{Broadcast, BroadcastReport};

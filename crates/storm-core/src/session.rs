@@ -78,6 +78,8 @@ pub(crate) struct Inner<E: ?Sized> {
     /// Written by the connection task only.
     pub(crate) bytes_received: AtomicU64,
     pub(crate) messages_received: AtomicU64,
+    /// When a timer wakes the connection task, as that timer counts; 0 if it does not. See [`timer`](crate::timer).
+    pub(crate) wake_at: AtomicU64,
     /// What the protocol keeps with the session.
     pub(crate) attachment: Option<Box<dyn Any + Send + Sync>>,
     extras: Mutex<Option<Box<Extras>>>,
@@ -116,6 +118,7 @@ impl Session {
             since: Instant::now(),
             bytes_received: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
+            wake_at: AtomicU64::new(0),
             attachment,
             extras: Mutex::new(None),
             uncork: AtomicBool::new(true),
@@ -443,11 +446,6 @@ impl Session {
         SendError::Closed(self.disconnect_reason())
     }
 
-    /// Queues `payload`, or says why not; never waits. `ticket` is the caller's place in line.
-    pub(crate) fn admit(&self, payload: Payload<'_>, ticket: Option<Ticket>) -> Result<Admission, SendError> {
-        self.outbox().admit(payload, ticket)
-    }
-
     /// After a message was queued: what its sender is told. If it was too much for the budget someone is shed, perhaps
     /// this session.
     #[inline]
@@ -473,6 +471,17 @@ impl Session {
         if let Some(budget) = &self.0.hub.options().send_budget {
             budget.enforce();
         }
+    }
+
+    /// Keeps the promise of a delivery.
+    pub(crate) fn deliver(&self) {
+        if self.outbox().deliver() {
+            self.enforce_budget();
+        }
+    }
+
+    pub(crate) fn cancel_delivery(&self) {
+        self.outbox().cancel_delivery();
     }
 
     #[cold]

@@ -59,6 +59,9 @@ pub(crate) async fn start<E: Endpoint>(
         endpoint: Mutex::new(Some(Arc::new(Served(endpoint.clone())))),
         phase: watch::channel(Phase::Running).0,
     });
+    for _ in 0..tokio::runtime::Handle::current().metrics().num_workers() {
+        tokio::spawn(shared.hub.deliver_broadcasts());
+    }
     let listening = Slots::new(None);
     for listener in listeners {
         // A unix socket has no address of that kind.
