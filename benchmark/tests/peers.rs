@@ -17,7 +17,7 @@ fn all_have_results(workloads: &[&str], servers: &str) {
         .args(workloads)
         .args(["--servers", servers, "--json"])
         .arg(&file)
-        .args(["--rounds", "1", "--warmup", "0.05", "-z", "0.1", "--no-pin"])
+        .args(["--rounds", "1", "--warmup", "0.05", "-z", "0.3", "--no-pin"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -42,7 +42,7 @@ fn every_peer_echoes_and_broadcasts_in_every_way_it_can() {
 
 #[test]
 fn every_peer_speaks_tls() {
-    all_have_results(&["wss-m1", "wss-m16", "wss-64k-m16"], PEERS);
+    all_have_results(&["wss-m1", "wss-m16"], PEERS);
 }
 
 #[test]
