@@ -294,7 +294,7 @@ async fn framed<F>(hub: &Arc<Hub>, framer: F, peer: Memory, in_place: bool)
 where
     F: MessageFramer + Clone + Sync,
 {
-    let driver = Driver::register(hub, Role::Server, None, FramedEncode(framer.clone()));
+    let driver = Driver::register(hub, Role::Server, None, FramedEncode::new(framer.clone(), None));
     if in_place {
         connection(peer, Framed(framer), driver, InPlace).await;
     } else {
@@ -309,7 +309,7 @@ fn websocket(hub: &Arc<Hub>, path: Path, peer: Memory, in_place: bool) -> impl F
         agreed.deflate = Some(deflate());
         options = options.deflate(DeflateOptions::default());
     }
-    let (protocol, driver) = WsProtocol::register(hub, Role::Server, None, agreed, &options);
+    let (protocol, driver) = WsProtocol::register(hub, Role::Server, None, agreed, &options, None);
     async move {
         match path {
             Path::Broadcast => connection(peer, protocol, driver, ToEveryone).await,

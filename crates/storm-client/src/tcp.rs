@@ -15,7 +15,7 @@ use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
-use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Stream};
+use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Link};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::events::event_setters;
@@ -217,13 +217,16 @@ where
     E: Events<Session, Bytes>,
     F: MessageFramer + Clone + Sync,
 {
-    type Ready = Connection<Stream, Framed<F>>;
+    type Ready = Connection<Link, Framed<F>>;
 
     async fn open(&self, shared: &Shared, _: u32) -> Result<Self::Ready, ConnectError> {
         let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
-        let driver = Driver::register(&shared.hub, Role::Client, peer, FramedEncode(self.framer.clone()));
+        // One session has no broadcasts to deliver.
+        let (stream, _) = stream.share();
+        let encoder = FramedEncode::new(self.framer.clone(), None);
+        let driver = Driver::register(&shared.hub, Role::Client, peer, encoder);
         Ok(Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()))
     }
 

@@ -20,7 +20,7 @@ use storm_transport::connect::Purpose;
 use storm_transport::tls::TlsConnector;
 use storm_transport::ws::upgrade::{UpgradeError, read_response};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
-use storm_transport::{ConnectAddr, Connection, Stream};
+use storm_transport::{ConnectAddr, Connection, Link};
 use storm_ws_proto::handshake::{ClientRequest, RequestError};
 use storm_ws_proto::http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -335,7 +335,7 @@ impl<E> WsEndpoint<E> {
 }
 
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
-    type Ready = Connection<Stream, WsProtocol>;
+    type Ready = Connection<Link, WsProtocol>;
 
     async fn open(&self, shared: &Shared, attempt: u32) -> Result<Self::Ready, ConnectError> {
         let mut request = self.request.clone();
@@ -366,7 +366,10 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         {
             agreed.deflate = connected.deflate;
         }
-        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Client, peer, agreed, &self.ws);
+        // One session has no broadcasts to deliver.
+        let (stream, _) = stream.share();
+        let (protocol, driver) =
+            WsProtocol::register(&shared.hub, Role::Client, peer, agreed, &self.ws, None);
         Ok(Connection::new(stream, protocol, driver, early))
     }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use crate::middleware::MiddlewareChain;
 use crate::outbox::{Admission, Payload, SharedFrames, Terms, Ticket};
 use crate::{
-    Groups, LatestKey, Message, SendBudget, SendError, SendOutcome, Session, SessionId, Sessions,
+    Groups, Hub, LatestKey, Message, SendBudget, SendError, SendOutcome, Session, SessionId, Sessions,
     SlowConsumerPolicy,
 };
 
@@ -56,7 +56,7 @@ pub(crate) enum Audience<'a> {
 }
 
 impl Audience<'_> {
-    fn visit(&self, visit: impl FnMut(&Session)) {
+    fn visit(&self, visit: impl FnMut(SessionId, &Session)) {
         match self {
             Self::Everyone(sessions) => sessions.visit(visit),
             Self::Group(groups, name) => groups.visit(name, visit),
@@ -166,9 +166,10 @@ impl Broadcasting<'_> {
         let mut budgets = Vec::new();
         // Nearly always all members are of one hub, and so of one policy.
         let (mut terms, mut usual, mut terms_of) = (Terms::default(), true, std::ptr::null());
+        let mut deliveries = Deliveries::default();
         let Self { broadcast, frames, report, full, .. } = self;
-        broadcast.audience.visit(|session| {
-            if Some(session.id()) == broadcast.except {
+        broadcast.audience.visit(|id, session| {
+            if Some(id) == broadcast.except {
                 return;
             }
             if let Some(chain) = session.server().middleware() {
@@ -183,15 +184,23 @@ impl Broadcasting<'_> {
                 (terms, terms_of) = (broadcast.terms_for(session), hub);
                 usual = terms.is_usual();
                 note_budget(&mut budgets, session);
+                deliveries.enter(session.server());
             }
+            let mut outbox = session.outbox();
+            let listed = deliveries.open && outbox.promise_delivery();
             let admission = match usual {
-                true => session.admit(payload, None),
-                false => session.outbox().admit_on(payload, &terms, None, false),
+                true => outbox.admit(payload, None),
+                false => outbox.admit_on(payload, &terms, None, false),
             };
+            drop(outbox);
+            if listed {
+                deliveries.sessions.push(session.clone());
+            }
             if !report.count(admission) {
                 full.push(FullMember { session: session.clone(), ticket: None, own: None });
             }
         });
+        deliveries.list();
         if let Some(chain) = middleware {
             self.try_with_middleware(&chain, members, &mut budgets);
         }
@@ -266,6 +275,28 @@ impl Broadcasting<'_> {
             false
         });
         enforce(&budgets);
+    }
+}
+
+/// Members of one hub that are promised a delivery.
+#[derive(Default)]
+struct Deliveries {
+    sessions: Vec<Session>,
+    /// The hub has lanes.
+    open: bool,
+}
+
+impl Deliveries {
+    fn enter(&mut self, hub: &Hub) {
+        self.list();
+        self.open = hub.lanes().are_open();
+    }
+
+    fn list(&mut self) {
+        if let Some(first) = self.sessions.first() {
+            let hub = first.server().clone();
+            hub.lanes().list(std::mem::take(&mut self.sessions));
+        }
     }
 }
 

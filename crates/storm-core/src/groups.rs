@@ -103,9 +103,9 @@ impl Groups {
     }
 
     /// Visits the members under the lock: `visit` is library code that takes no other lock than an outbox.
-    pub(crate) fn visit(&self, group: &str, visit: impl FnMut(&Session)) {
+    pub(crate) fn visit(&self, group: &str, mut visit: impl FnMut(SessionId, &Session)) {
         if let Some(members) = self.by_name.read().get(group) {
-            members.values().for_each(visit);
+            members.iter().for_each(|(id, session)| visit(*id, session));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::broadcast::Broadcast;
+use crate::delivery::{Delivering, Lanes};
 use crate::metrics::{Ending, HandshakeFailure, Limit, MetricsState, ServerMetrics, Tally};
 use crate::middleware::MiddlewareChain;
 use crate::trace;
@@ -23,6 +24,7 @@ pub struct Hub {
     options: SessionOptions,
     middleware: Option<MiddlewareChain>,
     metrics: MetricsState,
+    lanes: Lanes,
     /// Milliseconds that a close may take at least, whatever the close deadline.
     drain: AtomicU64,
 }
@@ -40,6 +42,7 @@ impl Hub {
             options,
             middleware: (!middleware.is_empty()).then_some(middleware),
             metrics: MetricsState::default(),
+            lanes: Lanes::default(),
             drain: AtomicU64::new(0),
         });
         if let Some(budget) = &hub.options.send_budget {
@@ -78,6 +81,16 @@ impl Hub {
     /// Sends `text` to every session; see [`Broadcast`].
     pub fn broadcast_text(&self, text: impl Into<bytestring::ByteString>) -> Broadcast<'_> {
         self.sessions.broadcast_text(text)
+    }
+
+    /// Delivers broadcasts to sockets that sleep, until the hub is gone; for a task of its own. Several share the work.
+    /// Without any, each session's task is woken to write, which takes more CPU.
+    pub fn deliver_broadcasts(&self) -> Delivering {
+        self.lanes.open()
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// The middlewares, `None` if there are none.

@@ -16,6 +16,7 @@
 //! | [`driver`] | the connection task's side of a session |
 //! | [`hub`] | what the sessions of one server or client have in common |
 //! | [`sessions`], [`groups`], [`broadcast`] | many sessions at once |
+//! | [`delivery`] | writing what broadcasts have queued |
 //! | [`events`] | handlers, kept by type, several per event |
 //! | [`middleware`] | hooks around every session |
 //! | [`send_budget`] | the byte bound over all sessions of a process |
@@ -28,6 +29,7 @@
 pub mod broadcast;
 pub mod buffer_pool;
 mod cork;
+pub mod delivery;
 pub mod driver;
 pub mod error;
 pub mod events;

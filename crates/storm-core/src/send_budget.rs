@@ -153,7 +153,7 @@ impl SendBudget {
         let hubs: Vec<_> = self.0.hubs.lock().iter().filter_map(Weak::upgrade).collect();
         let mut slowest = Vec::new();
         for hub in hubs {
-            hub.sessions().visit(|session| {
+            hub.sessions().visit(|_, session| {
                 let pending = session.0.outbox.lock().accounted_bytes();
                 if pending >= Self::FLOOR {
                     slowest.push((pending, session.clone()));

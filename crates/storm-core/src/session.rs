@@ -443,11 +443,6 @@ impl Session {
         SendError::Closed(self.disconnect_reason())
     }
 
-    /// Queues `payload`, or says why not; never waits. `ticket` is the caller's place in line.
-    pub(crate) fn admit(&self, payload: Payload<'_>, ticket: Option<Ticket>) -> Result<Admission, SendError> {
-        self.outbox().admit(payload, ticket)
-    }
-
     /// After a message was queued: what its sender is told. If it was too much for the budget someone is shed, perhaps
     /// this session.
     #[inline]
@@ -473,6 +468,17 @@ impl Session {
         if let Some(budget) = &self.0.hub.options().send_budget {
             budget.enforce();
         }
+    }
+
+    /// Keeps the promise of a delivery.
+    pub(crate) fn deliver(&self) {
+        if self.outbox().deliver() {
+            self.enforce_budget();
+        }
+    }
+
+    pub(crate) fn cancel_delivery(&self) {
+        self.outbox().cancel_delivery();
     }
 
     #[cold]

@@ -69,9 +69,9 @@ impl Sessions {
     }
 
     /// Visits all under the lock: `visit` is library code that takes no other lock than an outbox.
-    pub(crate) fn visit(&self, mut visit: impl FnMut(&Session)) {
-        for session in self.by_id.read().values() {
-            visit(session);
+    pub(crate) fn visit(&self, mut visit: impl FnMut(SessionId, &Session)) {
+        for (id, session) in self.by_id.read().iter() {
+            visit(*id, session);
         }
     }
 }

@@ -53,6 +53,13 @@ pub(crate) async fn start<E: Endpoint>(
     });
     if let (Some(workers), Some(idle)) = (workers, idle) {
         run(&workers, idle, &shared).map_err(StartError::Worker)?;
+        for worker in workers.iter() {
+            worker.runtime.spawn(shared.hub.deliver_broadcasts());
+        }
+    } else {
+        for _ in 0..Handle::current().metrics().num_workers() {
+            tokio::spawn(shared.hub.deliver_broadcasts());
+        }
     }
     for (listener, worker) in listeners {
         // A unix socket has no address of that kind.

@@ -189,7 +189,9 @@ where
         if !shared.established(&mut slot, peer.addr) {
             return;
         }
-        let driver = Driver::register(&shared.hub, Role::Server, peer, FramedEncode(self.framer.clone()));
+        let (stream, writer) = stream.share();
+        let encoder = FramedEncode::new(self.framer.clone(), writer);
+        let driver = Driver::register(&shared.hub, Role::Server, peer, encoder);
         shared.admit(driver.session());
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
         let session = connection.session().clone();

@@ -303,7 +303,9 @@ impl<E: Events<WsSession, Message>> WsEndpoint<E> {
         if !shared.established(&mut slot, peer.addr) {
             return;
         }
-        let (protocol, driver) = WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws);
+        let (stream, writer) = stream.share();
+        let (protocol, driver) =
+            WsProtocol::register(&shared.hub, Role::Server, peer, agreed, &self.ws, writer);
         shared.admit(driver.session());
         let connection = Connection::new(stream, protocol, driver, early);
         let session = connection.session().clone();

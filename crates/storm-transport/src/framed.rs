@@ -1,11 +1,12 @@
 //! TCP with a framer, as a protocol of the connection loop.
 
 use bytes::{Buf, Bytes, BytesMut};
-use storm_core::outbox::{Encode, SendQueue, SharedFrames};
+use storm_core::outbox::{Encode, SendQueue, SharedFrames, TryWrite};
 use storm_core::{BoxError, DisconnectReason, Message, MessageRef, SendError, Session};
 use storm_framing::{FramingError, MessageFramer, Wire};
 
 use crate::protocol::{End, Look, MessageKind, Protocol};
+use crate::shared_tcp::TcpWriter;
 
 /// The receive half: a framer that decodes.
 #[derive(Debug)]
@@ -123,28 +124,38 @@ impl<F: MessageFramer> Protocol for Framed<F> {
 
 /// The send half: a framer that encodes.
 #[derive(Debug)]
-pub struct FramedEncode<F>(pub F);
+pub struct FramedEncode<F> {
+    framer: F,
+    writer: Option<TcpWriter>,
+}
+
+impl<F> FramedEncode<F> {
+    /// An encoder by `framer`, for a session whose socket broadcasts may write to by `writer`.
+    pub const fn new(framer: F, writer: Option<TcpWriter>) -> Self {
+        Self { framer, writer }
+    }
+}
 
 impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
-        self.0.encode(message.into_data(), &mut QueueWire(queue)).map_err(send_error)
+        self.framer.encode(message.into_data(), &mut QueueWire(queue)).map_err(send_error)
     }
 
     #[inline]
     fn encode_slice(&mut self, data: &[u8], _: bool, queue: &mut SendQueue) -> Result<(), SendError> {
-        self.0.encode_slice(data, &mut QueueWire(queue)).map_err(send_error)
+        self.framer.encode_slice(data, &mut QueueWire(queue)).map_err(send_error)
     }
 
     fn check(&mut self, message: &Message) -> Result<(), SendError> {
-        if !self.0.is_stateless() {
+        if !self.framer.is_stateless() {
             // It may be asked once for each message, no more.
             return Ok(());
         }
-        self.0.encode(message.clone().into_data(), &mut Nowhere).map_err(send_error)
+        self.framer.encode(message.clone().into_data(), &mut Nowhere).map_err(send_error)
     }
 
     fn twin(&self) -> Option<Box<dyn Encode>> {
-        self.0.is_stateless().then(|| Box::new(Self(self.0.clone())) as Box<dyn Encode>)
+        self.framer.is_stateless().then(|| Box::new(Self::new(self.framer.clone(), None)) as Box<dyn Encode>)
     }
 
     fn encode_shared(
@@ -153,16 +164,24 @@ impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
         frames: &mut SharedFrames,
         queue: &mut SendQueue,
     ) -> Result<(), SendError> {
-        if !self.0.is_stateless() {
+        if !self.framer.is_stateless() {
             return self.encode(message.clone(), queue);
         }
         let frame = frames.get_or_make(0, || {
             let mut frame = BytesMut::new();
-            self.0.encode(message.clone().into_data(), &mut frame).map_err(send_error)?;
+            self.framer.encode(message.clone().into_data(), &mut frame).map_err(send_error)?;
             Ok(frame.freeze())
         })?;
         queue.put_bytes(frame.clone());
         Ok(())
+    }
+
+    fn writer(&self) -> Option<&dyn TryWrite> {
+        self.writer.as_ref().map(|writer| writer as &dyn TryWrite)
+    }
+
+    fn close_writer(&mut self) {
+        self.writer = None;
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`mod@connect`] | connecting sockets |
 //! | `ws` | WebSocket as a protocol (feature `ws`) |
 //! | [`stream`] | the kinds of stream |
+//! | [`shared_tcp`] | TCP sockets that broadcasts write to, too |
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
 //! | `tls` | TLS under any stream (feature `tls`) |
@@ -25,6 +26,7 @@ pub mod connection;
 pub mod framed;
 pub mod listener;
 pub mod protocol;
+pub mod shared_tcp;
 pub mod socket;
 pub mod stream;
 #[cfg(feature = "tls")]
@@ -37,8 +39,9 @@ pub use connection::Connection;
 pub use framed::{Framed, FramedEncode};
 pub use listener::{BindAddr, Families, Listener, Listening, OpenListener, SPREADS_CONNECTIONS};
 pub use protocol::{End, Protocol};
+pub use shared_tcp::TcpWriter;
 pub use socket::{KeepAlive, SocketOptions};
-pub use stream::{Stream, Transport};
+pub use stream::{Link, Stream, Transport};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTlsOptions, TlsOptions};
 #[cfg(feature = "ws")]

@@ -308,7 +308,7 @@ impl Listener {
             #[cfg(unix)]
             Self::Unix(listener, _) | Self::HandedUnix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), None))
+                Ok((stream.into(), None))
             }
         }
     }

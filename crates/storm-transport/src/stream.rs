@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 
+use crate::shared_tcp::{SharedTcp, TcpWriter};
+
 /// A stream the connection loop can run over.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Has the coming drop end the connection as a reset, where the transport knows such a thing.
@@ -24,15 +26,20 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     }
 }
 
-/// A stream of any kind a server or client runs over. One word more than a socket: what is larger is boxed, so that
-/// plain TCP does not pay for it.
+/// A stream of any kind a server or client runs over.
+pub type Stream = AnyStream<TcpStream>;
+
+/// A [`Stream`] as its connection has it. Broadcasts may write to its socket, too, if it is plain TCP.
+pub type Link = AnyStream<SharedTcp>;
+
+/// A stream of any kind; `T` is its TCP socket. What is larger is boxed, so that plain TCP does not pay for it.
 #[non_exhaustive]
-pub enum Stream {
+pub enum AnyStream<T> {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(T),
     /// A unix socket.
     #[cfg(unix)]
-    Unix(UnixStream),
+    Unix(Box<UnixStream>),
     /// TLS over any of these.
     #[cfg(feature = "tls")]
     Tls(Box<crate::tls::TlsStream>),
@@ -54,7 +61,7 @@ impl Stream {
         }
         #[cfg(unix)]
         if let Some(Some(unix)) = any.downcast_mut::<Option<UnixStream>>().map(Option::take) {
-            return Self::Unix(unix);
+            return Self::Unix(Box::new(unix));
         }
         Self::Foreign(Box::new(Foreign(stream.expect("it is none of those it was taken for"))))
     }
@@ -69,9 +76,25 @@ impl Stream {
         Ok(match self {
             Self::Tcp(tcp) => Self::Tcp(TcpStream::from_std(tcp.into_std()?)?),
             #[cfg(unix)]
-            Self::Unix(unix) => Self::Unix(UnixStream::from_std(unix.into_std()?)?),
+            Self::Unix(unix) => UnixStream::from_std(unix.into_std()?)?.into(),
             other => other,
         })
+    }
+
+    /// The stream for a connection, and its socket for others to write to, where they may.
+    pub fn share(self) -> (Link, Option<TcpWriter>) {
+        let link = match self {
+            Self::Tcp(tcp) => {
+                let (tcp, writer) = SharedTcp::new(tcp);
+                return (Link::Tcp(tcp), Some(writer));
+            }
+            #[cfg(unix)]
+            Self::Unix(unix) => Link::Unix(unix),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => Link::Tls(tls),
+            Self::Foreign(stream) => Link::Foreign(stream),
+        };
+        (link, None)
     }
 
     /// The peer's address, where the stream has one to tell.
@@ -92,11 +115,11 @@ impl From<TcpStream> for Stream {
 #[cfg(unix)]
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Self::Unix(stream)
+        Self::Unix(Box::new(stream))
     }
 }
 
-impl std::fmt::Debug for Stream {
+impl<T: std::fmt::Debug> std::fmt::Debug for AnyStream<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(stream) => f.debug_tuple("Tcp").field(stream).finish(),
@@ -115,11 +138,21 @@ pub struct Foreign<S>(pub S);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Foreign<S> {}
 
-impl Transport for Stream {
+impl Transport for TcpStream {
+    fn reset_on_drop(&mut self) {
+        reset_on_drop(self);
+    }
+}
+
+pub(crate) fn reset_on_drop(tcp: &TcpStream) {
+    // Best effort: a socket that refuses is gone already.
+    drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
+}
+
+impl<T: Transport> Transport for AnyStream<T> {
     fn reset_on_drop(&mut self) {
         match self {
-            // Best effort: a socket that refuses is gone already.
-            Self::Tcp(tcp) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
+            Self::Tcp(tcp) => tcp.reset_on_drop(),
             #[cfg(unix)]
             Self::Unix(_) => {}
             #[cfg(feature = "tls")]
@@ -155,13 +188,13 @@ macro_rules! on_stream {
     };
 }
 
-impl AsyncRead for Stream {
+impl<T: AsyncRead + Unpin> AsyncRead for AnyStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         on_stream!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl<T: AsyncWrite + Unpin> AsyncWrite for AnyStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         on_stream!(self, stream => Pin::new(stream).poll_write(cx, bytes))
     }

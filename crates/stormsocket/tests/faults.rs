@@ -146,7 +146,7 @@ fn websocket(options: &WsOptions) -> (ws::Peer<DuplexStream>, Faults, JoinHandle
     let hub: Arc<Hub> = Hub::new(SessionOptions::default(), MiddlewareChain::default()).unwrap();
     let (theirs, ours) = tokio::io::duplex(4096);
     let (ours, faults) = Faulty::new(ours);
-    let (protocol, driver) = WsProtocol::register(&hub, Role::Server, None, Agreed::default(), options);
+    let (protocol, driver) = WsProtocol::register(&hub, Role::Server, None, Agreed::default(), options, None);
     let connection = Connection::new(Foreign(ours), protocol, driver, BytesMut::new());
     let task = tokio::spawn(async move { connection.run(&Adapter(Echo)).await });
     (ws::Peer::over(theirs).patient(), faults, task)

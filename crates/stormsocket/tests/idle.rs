@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use storm_core::SessionOptions;
 use storm_core::events::{Adapter, Chain, OnConnected, OnMessage};
-use storm_transport::{Connection, Framed, Stream};
+use storm_transport::{Connection, Framed, Link};
 use stormsocket::{DisconnectReason, RawFramer, Session};
 use support::virtual_time::in_memory;
 use support::*;
@@ -73,6 +73,6 @@ async fn no_timeout_is_no_timeout() {
 #[test]
 fn an_idle_connection_is_small() {
     // Its task holds little more than this; 2 KiB is the promise for everything together.
-    let size = size_of::<Connection<Stream, Framed<RawFramer>>>();
+    let size = size_of::<Connection<Link, Framed<RawFramer>>>();
     assert!(size <= 640, "{size} bytes");
 }

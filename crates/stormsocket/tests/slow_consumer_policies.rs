@@ -145,7 +145,7 @@ async fn over_tcp_what_was_kept_arrives_and_the_counts_add_up() {
     let hub = hub(options(SlowConsumerPolicy::Wait));
     let (mut peer, stream) = tokio::io::duplex(64);
     let framer = LengthPrefixFramer::new().max_message(200);
-    let driver = Driver::register(&hub, Role::Server, None, FramedEncode(framer));
+    let driver = Driver::register(&hub, Role::Server, None, FramedEncode::new(framer, None));
     let session = driver.session().clone();
     let connection = Connection::new(Foreign(stream), Framed(framer), driver, BytesMut::new());
     let running = tokio::spawn(async move { connection.run(&Adapter(QuietTcp)).await });
@@ -164,7 +164,7 @@ async fn over_tcp_what_was_kept_arrives_and_the_counts_add_up() {
 type Stalled = Connection<Foreign<DuplexStream>, WsProtocol>;
 
 fn websocket(hub: &Arc<Hub>, role: Role, stream: DuplexStream, agreed: Agreed) -> (WsSession, Stalled) {
-    let (protocol, driver) = WsProtocol::register(hub, role, None, agreed, &silent());
+    let (protocol, driver) = WsProtocol::register(hub, role, None, agreed, &silent(), None);
     let session = WsProtocol::session(driver.session());
     (session, Connection::new(Foreign(stream), protocol, driver, BytesMut::new()))
 }

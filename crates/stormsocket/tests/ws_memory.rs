@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use storm_core::events::{Adapter, Events};
 use storm_transport::stream::Foreign;
 use storm_transport::ws::{Agreed, WsProtocol};
-use storm_transport::{Connection, Stream};
+use storm_transport::{Connection, Link};
 use storm_ws_proto::{DeflateParams, MessageKind, Sender};
 use stormsocket::{
     DeflateOptions, DisconnectReason, Limits, Message, Role, SessionOptions, WsHandler, WsOptions, WsServer,
@@ -98,7 +98,7 @@ impl WsHandler for Echo {
 fn size_of_run<E: Events<WsSession, Message>>(events: &E) -> usize {
     let hub = hub(SessionOptions::default());
     let ws = WsOptions::default();
-    let (protocol, driver) = WsProtocol::register(&hub, Role::Server, None, Agreed::default(), &ws);
+    let (protocol, driver) = WsProtocol::register(&hub, Role::Server, None, Agreed::default(), &ws, None);
     let connection = Connection::new(Foreign(Nobody), protocol, driver, BytesMut::new());
     size_of_val(&connection.run(events))
 }
@@ -115,14 +115,14 @@ async fn memory_is_bounded() {
 async fn an_idle_session_is_small() {
     const SESSIONS: usize = 1000;
     let session = size_of::<WsSession>();
-    let connection = size_of::<Connection<Stream, WsProtocol>>();
+    let connection = size_of::<Connection<Link, WsProtocol>>();
     let run = size_of_run(&Adapter(Echo));
     let hub = hub(SessionOptions::default());
     let ws = WsOptions::default();
     let before = now();
     let mut tasks = Vec::with_capacity(SESSIONS);
     for _ in 0..SESSIONS {
-        let (protocol, driver) = WsProtocol::register(&hub, Role::Server, None, Agreed::default(), &ws);
+        let (protocol, driver) = WsProtocol::register(&hub, Role::Server, None, Agreed::default(), &ws, None);
         let connection = Connection::new(Foreign(Nobody), protocol, driver, BytesMut::new());
         tasks.push(tokio::spawn(async move { connection.run(&Adapter(Echo)).await }));
     }

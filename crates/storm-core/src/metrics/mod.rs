@@ -157,7 +157,7 @@ impl MetricsState {
     pub(crate) fn read(&self, sessions: &Sessions) -> ServerMetrics {
         let ended = self.ended.lock();
         let mut sum = *ended;
-        sessions.visit(|session| {
+        sessions.visit(|_, session| {
             sum.add(session.metrics());
             sum.active_connections += 1;
         });

@@ -1,6 +1,7 @@
 //! How messages become wire bytes: the send half of a protocol, behind the outbox's lock.
 
 use std::any::{Any, TypeId};
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -86,6 +87,29 @@ pub trait Encode: Send + 'static {
     fn flush(&mut self, queue: &mut SendQueue) {
         let _ = queue;
     }
+
+    /// The socket, where others than the connection task may write to it.
+    fn writer(&self) -> Option<&dyn TryWrite> {
+        None
+    }
+
+    /// The connection is over: lets go of the socket.
+    fn close_writer(&mut self) {}
+}
+
+/// A socket that takes bytes from any thread, and never waits.
+pub trait TryWrite: Send + Sync {
+    /// Writes what fits of `bytes`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing fits; others if the socket has failed.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Writes what fits of `slices`, one behind the other.
+    ///
+    /// # Errors
+    /// As [`try_write`](Self::try_write).
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
 /// A part of a message that is sent in parts.

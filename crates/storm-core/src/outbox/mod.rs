@@ -12,6 +12,7 @@
 
 mod backlog;
 mod budget;
+mod deliver;
 mod encode;
 mod queue;
 mod waiters;
@@ -22,7 +23,7 @@ use std::task::Waker;
 pub use backlog::LatestKey;
 pub(crate) use backlog::Terms;
 use backlog::{Backlog, Entry};
-pub use encode::{Control, Encode, Part, SharedFrames};
+pub use encode::{Control, Encode, Part, SharedFrames, TryWrite};
 pub use queue::{SHARE_FROM, SendQueue};
 pub(crate) use waiters::Ticket;
 use waiters::Waiters;
@@ -128,6 +129,8 @@ pub(crate) struct Outbox<E: ?Sized> {
     task: Option<Waker>,
     /// The task sleeps and nothing has woken it since: the next message must.
     parked: bool,
+    /// The session is listed for a delivery ([`crate::delivery`]), which writes what is queued or wakes the task.
+    listed: bool,
     waiters: Option<Box<Waiters>>,
     /// Where what waits is accounted, if it is; not after an abort.
     account: Option<Box<Account>>,
@@ -168,6 +171,7 @@ impl<E: Encode> Outbox<E> {
             in_parts: false,
             task: None,
             parked: false,
+            listed: false,
             waiters: None,
             account: budget.map(|budget| Box::new(Account::new(budget))),
             bytes_sent: 0,
@@ -216,6 +220,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.leave_room_for_batch();
         // The parts of a message go before those who wait for its end.
         if self.is_backpressured() || !(is_its_turn || continues) {
+            self.hurry();
             return Ok(Admission::Full);
         }
         if let Some(ticket) = ticket {
@@ -301,6 +306,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         };
         let replaces = replaced.is_some_and(|replaced| cost <= replaced || pending - replaced < self.limit);
         if full && !replaces && !(make_room && terms.droppable && self.make_room(cost)) {
+            self.hurry();
             return Ok(Admission::Full);
         }
         if let Some(ticket) = ticket {
@@ -360,6 +366,13 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
     }
 
+    #[inline]
+    fn draw_backlog(&mut self) {
+        if self.aside.is_some() {
+            self.draw();
+        }
+    }
+
     /// Encodes what could go again, oldest first, as much as the task writes at a time.
     #[cold]
     #[inline(never)]
@@ -406,7 +419,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.room & ACCOUNTED != 0 {
             self.settle();
         }
-        if self.parked {
+        if self.parked && !self.listed {
             self.wake_task();
         }
     }
@@ -497,6 +510,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.room &= !FULL;
         self.task = None;
         self.parked = false;
+        self.encoder.close_writer();
         if let Some(waiters) = &mut self.waiters {
             waiters.wake_all();
         }
@@ -543,9 +557,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.bytes_sent += written as u64;
         if writing.is_empty() {
             self.encoder.flush(&mut self.queue);
-            if self.aside.is_some() {
-                self.draw();
-            }
+            self.draw_backlog();
             if !self.queue.is_empty() {
                 std::mem::swap(writing, &mut self.queue);
                 self.in_flight += writing.len();

@@ -119,7 +119,7 @@ impl Dialer<'_> {
                 }
             }
             #[cfg(unix)]
-            ConnectAddr::Unix(path) => return Ok((Stream::Unix(UnixStream::connect(path).await?), None)),
+            ConnectAddr::Unix(path) => return Ok((UnixStream::connect(path).await?.into(), None)),
         };
         Ok((Stream::Tcp(stream), Some(addr)))
     }

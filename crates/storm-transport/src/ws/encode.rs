@@ -1,14 +1,18 @@
 //! The send half of a WebSocket session, behind its outbox's lock.
 
 use bytes::Bytes;
-use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue, SharedFrames};
+use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue, SharedFrames, TryWrite};
 use storm_core::{Message, SendError};
 use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire, put_plain};
+
+use crate::shared_tcp::TcpWriter;
 
 /// Encodes messages as frames.
 #[derive(Debug)]
 pub struct WsEncode {
     sender: Sender,
+    /// The socket, where broadcasts may write to it.
+    writer: Option<TcpWriter>,
     /// `None` unless the peer has pinged since the last flush.
     pongs: Option<Box<Pongs>>,
 }
@@ -30,9 +34,9 @@ const PONGS_IN_PLACE: u8 = 16;
 const NO_STATUS: u16 = 1005;
 
 impl WsEncode {
-    /// An encoder over `sender`.
-    pub const fn new(sender: Sender) -> Self {
-        Self { sender, pongs: None }
+    /// An encoder over `sender`, for a session whose socket broadcasts may write to by `writer`.
+    pub const fn new(sender: Sender, writer: Option<TcpWriter>) -> Self {
+        Self { sender, writer, pongs: None }
     }
 
     fn put(&mut self, message: Message, compress: bool, queue: &mut SendQueue) -> Result<(), SendError> {
@@ -121,6 +125,14 @@ impl Encode for WsEncode {
 
     fn flush(&mut self, queue: &mut SendQueue) {
         self.put_pong(queue);
+    }
+
+    fn writer(&self) -> Option<&dyn TryWrite> {
+        self.writer.as_ref().map(|writer| writer as &dyn TryWrite)
+    }
+
+    fn close_writer(&mut self) {
+        self.writer = None;
     }
 }
 
@@ -218,7 +230,7 @@ mod tests {
 
     #[test]
     fn each_ping_of_a_batch_is_answered_in_its_place() {
-        let (mut encoder, mut queue) = (WsEncode::new(Sender::server()), SendQueue::default());
+        let (mut encoder, mut queue) = (WsEncode::new(Sender::server(), None), SendQueue::default());
         ping(&mut encoder, "a", &mut queue);
         ping(&mut encoder, "b", &mut queue);
         encoder.encode("hi".into(), &mut queue).unwrap();
@@ -229,7 +241,7 @@ mod tests {
 
     #[test]
     fn pings_of_a_peer_that_does_not_read_do_not_pile_up() {
-        let (mut encoder, mut queue) = (WsEncode::new(Sender::server()), SendQueue::default());
+        let (mut encoder, mut queue) = (WsEncode::new(Sender::server(), None), SendQueue::default());
         for _ in 0..100_000 {
             ping(&mut encoder, "again", &mut queue);
         }

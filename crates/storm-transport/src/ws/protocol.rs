@@ -19,6 +19,7 @@ use super::encode::WsEncode;
 use super::options::WsOptions;
 use super::session::{Details, WsSession};
 use crate::protocol::{End, Look, MessageKind, Protocol};
+use crate::shared_tcp::TcpWriter;
 
 /// RFC 6455 §7.4.1: stands for a close frame without a code.
 const NO_STATUS: u16 = 1005;
@@ -65,13 +66,15 @@ impl Agreed {
 }
 
 impl WsProtocol {
-    /// Registers a session for an upgraded connection, and makes its receive half.
+    /// Registers a session for an upgraded connection, and makes its receive half. Broadcasts may write to its socket by
+    /// `writer`.
     pub fn register(
         hub: &Arc<Hub>,
         role: Role,
         peer: impl Into<Peer>,
         agreed: Agreed,
         options: &WsOptions,
+        writer: Option<TcpWriter>,
     ) -> (Self, Driver) {
         let sender = match role {
             Role::Server => Sender::server(),
@@ -87,7 +90,7 @@ impl WsProtocol {
             None => (sender, receiver),
         };
         let details = Box::new(Details::new(agreed.protocol, agreed.target));
-        let encoder = WsEncode::new(sender);
+        let encoder = WsEncode::new(sender, writer);
         let driver = Driver::register_with(hub, role, peer, encoder, Some(details));
         let protocol = Self {
             receiver: Box::new(receiver),

@@ -32,7 +32,7 @@ where
     let hub: Arc<Hub> = Hub::new(options, MiddlewareChain::default()).expect("valid options");
     let (peer, stream) = tokio::io::duplex(capacity);
     let (stream, faults) = Faulty::new(stream);
-    let driver = Driver::register(&hub, Role::Server, None, FramedEncode(framer.clone()));
+    let driver = Driver::register(&hub, Role::Server, None, FramedEncode::new(framer.clone(), None));
     let session = driver.session().clone();
     let connection = Connection::new(Foreign(stream), Framed(framer), driver, BytesMut::new());
     let task = tokio::spawn(async move { connection.run(&events).await });

@@ -228,7 +228,7 @@ pub(crate) fn piped(
     handler: impl WsHandler,
 ) -> (WsSession, Peer<DuplexStream>, JoinHandle<DisconnectReason>) {
     let (ours, theirs) = tokio::io::duplex(room);
-    let (protocol, driver) = WsProtocol::register(hub, role, None, Agreed::default(), ws);
+    let (protocol, driver) = WsProtocol::register(hub, role, None, Agreed::default(), ws, None);
     let session = WsProtocol::session(driver.session());
     let connection = Connection::new(Foreign(ours), protocol, driver, BytesMut::new());
     let running = tokio::spawn(async move { connection.run(&Adapter(handler)).await });

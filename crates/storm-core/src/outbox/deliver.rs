@@ -1,0 +1,73 @@
+//! Writing to the socket from elsewhere than the connection task, while that sleeps.
+//!
+//! Not here: which sessions are written to, and when ([`crate::delivery`]).
+
+use std::io::{self, IoSlice};
+
+use super::{Encode, Outbox, Phase, SendQueue, TryWrite};
+
+/// Slices per vectored write.
+const SLICES: usize = 16;
+
+impl<E: Encode + ?Sized> Outbox<E> {
+    /// Promises a delivery in place of a wake-up, if the task sleeps and its socket can be written to from here. Nobody else
+    /// may have promised one: the caller is to list the session, or to call [`deliver`](Self::deliver).
+    #[inline]
+    pub(crate) fn promise_delivery(&mut self) -> bool {
+        let promised = self.parked && !self.listed && self.encoder.writer().is_some();
+        self.listed |= promised;
+        promised
+    }
+
+    /// Keeps the promise: writes what is queued, unless the task is awake and does so itself. What the socket does not take
+    /// now is the task's. Returns whether too much waits in all sessions.
+    pub(crate) fn deliver(&mut self) -> bool {
+        self.listed = false;
+        // A task that sleeps has nothing in flight. One that is to end the session is awake.
+        if !self.parked || self.phase != Phase::Open {
+            return false;
+        }
+        self.encoder.flush(&mut self.queue);
+        loop {
+            if self.queue.is_empty() {
+                self.draw_backlog();
+            }
+            if self.queue.is_empty() {
+                break;
+            }
+            // An error is the task's to find, which ends the session for it.
+            let Some(Ok(written @ 1..)) = self.encoder.writer().map(|to| write(to, &self.queue)) else {
+                self.wake_task();
+                break;
+            };
+            self.queue.advance(written);
+            self.bytes_sent += written as u64;
+        }
+        self.room != 0 && self.relieve_and_settle()
+    }
+
+    /// Takes the promise back: the task is woken instead.
+    pub(crate) fn cancel_delivery(&mut self) {
+        self.listed = false;
+        if self.parked {
+            self.wake_task();
+        }
+    }
+
+    /// A sender has found no room and is about to give the connection a chance to write: a delivery may be too far off.
+    #[inline]
+    pub(super) fn hurry(&mut self) {
+        if self.parked && self.listed {
+            self.wake_task();
+        }
+    }
+}
+
+fn write(to: &dyn TryWrite, queue: &SendQueue) -> io::Result<usize> {
+    if let Some(slice) = queue.as_single_slice() {
+        return to.try_write(slice);
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let filled = queue.fill_slices(&mut slices);
+    to.try_write_vectored(&slices[..filled])
+}

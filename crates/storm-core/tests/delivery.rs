@@ -1,0 +1,347 @@
+//! Broadcasts that leave from a lane: drivers stand in for connection tasks, a shared buffer for their sockets.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use storm_core::delivery::Delivering;
+use storm_core::driver::{Driver, Wish};
+use storm_core::middleware::MiddlewareChain;
+use storm_core::outbox::{Control, Encode, SendQueue, TryWrite};
+use storm_core::{
+    BroadcastReport, Hub, LatestKey, Message, Role, SendError, SessionOptions, SlowConsumerPolicy,
+};
+
+/// A socket of as many bytes as there is `room` for.
+#[derive(Clone, Default)]
+struct Socket(Arc<Mutex<Wire>>);
+
+#[derive(Default)]
+struct Wire {
+    room: usize,
+    writes: Vec<String>,
+}
+
+impl Socket {
+    fn writes(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().writes)
+    }
+}
+
+impl TryWrite for Socket {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wire = self.0.lock().unwrap();
+        let count = bytes.len().min(wire.room);
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        wire.room -= count;
+        wire.writes.push(String::from_utf8(bytes[..count].to_vec()).unwrap());
+        Ok(count)
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write(&slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<_>>())
+    }
+}
+
+/// Bytes as they are; a pong is held back until the flush.
+struct Plain {
+    socket: Option<Socket>,
+    pong: bool,
+}
+
+impl Encode for Plain {
+    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        queue.put_bytes(message.into_data());
+        Ok(())
+    }
+
+    fn control(&mut self, control: Control, _: &mut SendQueue) {
+        self.pong |= matches!(control, Control::Pong(_));
+    }
+
+    fn flush(&mut self, queue: &mut SendQueue) {
+        if std::mem::take(&mut self.pong) {
+            queue.put_slice(b"pong");
+        }
+    }
+
+    fn writer(&self) -> Option<&dyn TryWrite> {
+        self.socket.as_ref().map(|socket| socket as &dyn TryWrite)
+    }
+
+    fn close_writer(&mut self) {
+        self.socket = None;
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wakes {
+    fn count(self: &Arc<Self>) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A session whose task sleeps.
+struct Member {
+    driver: Driver,
+    socket: Socket,
+    wakes: Arc<Wakes>,
+}
+
+impl Member {
+    fn new(hub: &Arc<Hub>, room: usize) -> Self {
+        let socket = Socket::default();
+        socket.0.lock().unwrap().room = room;
+        let plain = Plain { socket: Some(socket.clone()), pong: false };
+        let driver = Driver::register(hub, Role::Server, None, plain);
+        let mut member = Self { driver, socket, wakes: Arc::default() };
+        assert_eq!(member.park(), ("".to_owned(), Wish::Run));
+        member
+    }
+
+    /// What the task finds when it is about to sleep.
+    fn park(&mut self) -> (String, Wish) {
+        let mut writing = SendQueue::default();
+        let mut found = String::new();
+        let mut written = 0;
+        loop {
+            let wish = self.driver.park(&mut writing, written, &self.wakes.clone().into());
+            if writing.is_empty() {
+                return (found, wish);
+            }
+            found.push_str(std::str::from_utf8(writing.as_single_slice().unwrap()).unwrap());
+            written = writing.len();
+            writing.advance(written);
+        }
+    }
+}
+
+fn hub(limit: usize, policy: SlowConsumerPolicy) -> Arc<Hub> {
+    let mut options = SessionOptions::default();
+    options.max_pending_send_bytes = Some(limit);
+    options.slow_consumer_policy = policy;
+    Hub::new(options, MiddlewareChain::default()).expect("valid")
+}
+
+fn roomy() -> Arc<Hub> {
+    hub(1000, SlowConsumerPolicy::Wait)
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn broadcast(hub: &Hub, text: &'static str) -> BroadcastReport {
+    match poll(pin!(hub.broadcast(text).into_future())) {
+        Poll::Ready(report) => report,
+        Poll::Pending => panic!("somebody is waited for"),
+    }
+}
+
+/// Lets the lane work until it sleeps.
+fn deliver(lane: &mut Delivering) {
+    let wakes = Arc::new(Wakes::default());
+    loop {
+        let done = Pin::new(&mut *lane).poll(&mut Context::from_waker(&wakes.clone().into()));
+        if done.is_ready() || wakes.count() == 0 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_sleeping_member_is_written_to_and_sleeps_on() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let mut member = Member::new(&hub, 100);
+    deliver(&mut lane);
+    assert_eq!(broadcast(&hub, "tick").sent, 1);
+    assert_eq!(
+        (member.socket.writes(), member.wakes.count()),
+        (vec![], 0),
+        "nothing leaves before the lane's turn"
+    );
+    assert_eq!(member.driver.session().pending_send_bytes(), 4);
+    deliver(&mut lane);
+    assert_eq!((member.socket.writes(), member.wakes.count()), (vec!["tick".to_owned()], 0));
+    let metrics = member.driver.session().metrics();
+    assert_eq!((metrics.messages_sent, metrics.bytes_sent), (1, 4));
+    assert_eq!(member.driver.session().pending_send_bytes(), 0);
+    assert_eq!(member.park(), ("".to_owned(), Wish::Run));
+    // And again: it is listed anew.
+    assert_eq!(broadcast(&hub, "tock").sent, 1);
+    deliver(&mut lane);
+    assert_eq!(member.socket.writes(), ["tock"]);
+}
+
+#[test]
+fn what_is_queued_until_the_lanes_turn_leaves_in_one_write_and_in_order() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let member = Member::new(&hub, 100);
+    let session = member.driver.session().clone();
+    broadcast(&hub, "a");
+    session.try_send("b").expect("room");
+    broadcast(&hub, "c");
+    session.control(Control::Pong("".into()));
+    deliver(&mut lane);
+    assert_eq!((member.socket.writes(), member.wakes.count()), (vec!["abcpong".to_owned()], 0));
+    // Once the promise is kept, a send wakes the task again.
+    session.try_send("d").expect("room");
+    assert_eq!(member.wakes.count(), 1);
+}
+
+#[test]
+fn what_the_socket_does_not_take_is_the_tasks() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let mut member = Member::new(&hub, 3);
+    broadcast(&hub, "12345");
+    deliver(&mut lane);
+    assert_eq!((member.socket.writes(), member.wakes.count()), (vec!["123".to_owned()], 1));
+    assert_eq!(member.driver.session().pending_send_bytes(), 2);
+    broadcast(&hub, "67");
+    deliver(&mut lane);
+    assert_eq!(
+        (member.socket.writes(), member.wakes.count()),
+        (vec![], 0),
+        "a task that is awake writes by itself"
+    );
+    assert_eq!(member.park().0, "4567");
+}
+
+#[test]
+fn a_task_at_work_writes_by_itself() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let mut member = Member::new(&hub, 100);
+    broadcast(&hub, "before ");
+    member.driver.begin_batch();
+    broadcast(&hub, "during");
+    deliver(&mut lane);
+    assert_eq!(member.socket.writes(), Vec::<String>::new());
+    assert_eq!(member.park().0, "before during");
+    assert_eq!(member.wakes.count(), 0);
+}
+
+#[test]
+fn closing_and_aborted_sessions_are_their_tasks_affair() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let (mut closing, mut aborted) = (Member::new(&hub, 100), Member::new(&hub, 100));
+    broadcast(&hub, "last");
+    closing.driver.session().start_close(storm_core::DisconnectReason::ClosedByServer);
+    aborted.driver.session().abort();
+    deliver(&mut lane);
+    assert_eq!((closing.wakes.count(), aborted.wakes.count()), (1, 1));
+    assert_eq!(closing.socket.writes().len() + aborted.socket.writes().len(), 0);
+    assert_eq!(closing.park(), ("last".to_owned(), Wish::Close));
+    assert_eq!(aborted.park(), (String::new(), Wish::Abort));
+    // An ended session lets go of its socket: only the test has it now.
+    drop(aborted.driver);
+    assert_eq!(Arc::strong_count(&aborted.socket.0), 1);
+}
+
+#[test]
+fn a_member_without_room_gets_its_chance_to_write() {
+    let hub = hub(4, SlowConsumerPolicy::Drop);
+    let lane = hub.deliver_broadcasts();
+    let mut member = Member::new(&hub, 100);
+    broadcast(&hub, "full");
+    // The lane has not had its turn; the task is woken, and has it before the broadcast gives up.
+    let mut second = pin!(hub.broadcast("more").into_future());
+    assert!(poll(second.as_mut()).is_pending());
+    assert_eq!(member.wakes.count(), 1);
+    assert_eq!(member.park().0, "full");
+    assert!(matches!(poll(second), Poll::Ready(BroadcastReport { sent: 1, dropped: 0, .. })));
+    drop(lane);
+}
+
+#[test]
+fn what_may_go_again_is_drawn_when_the_lanes_turn_comes() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let member = Member::new(&hub, 100);
+    for text in ["1", "2", "3"] {
+        let key = LatestKey::from(7);
+        assert!(poll(pin!(hub.broadcast(text).latest(key).into_future())).is_ready());
+    }
+    deliver(&mut lane);
+    // The first was encoded at once, since nothing waited.
+    assert_eq!((member.socket.writes().concat(), member.wakes.count()), ("13".to_owned(), 0));
+}
+
+#[test]
+fn sockets_nobody_else_may_write_to_have_their_tasks_woken() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let wakes = Arc::new(Wakes::default());
+    let mut driver = Driver::register(&hub, Role::Server, None, Plain { socket: None, pong: false });
+    driver.park(&mut SendQueue::default(), 0, &wakes.clone().into());
+    broadcast(&hub, "tick");
+    assert_eq!(wakes.count(), 1);
+    deliver(&mut lane);
+    let mut writing = SendQueue::default();
+    driver.sync(&mut writing, 0);
+    assert_eq!(writing.as_single_slice(), Some(&b"tick"[..]));
+}
+
+#[test]
+fn a_lane_that_goes_hands_its_members_to_their_tasks() {
+    let hub = roomy();
+    let lane = hub.deliver_broadcasts();
+    let mut member = Member::new(&hub, 100);
+    broadcast(&hub, "tick");
+    assert_eq!(member.wakes.count(), 0);
+    drop(lane);
+    assert_eq!((member.wakes.count(), member.park().0), (1, "tick".to_owned()));
+    broadcast(&hub, "tock");
+    assert_eq!(
+        (member.wakes.count(), member.park().0),
+        (1, "tock".to_owned()),
+        "without lanes tasks are woken"
+    );
+}
+
+#[test]
+fn lanes_share_many_members_and_yield() {
+    let hub = roomy();
+    let mut lanes = [hub.deliver_broadcasts(), hub.deliver_broadcasts()];
+    let members: Vec<_> = (0..1000).map(|_| Member::new(&hub, 100)).collect();
+    assert_eq!(broadcast(&hub, "tick").sent, 1000);
+    let written = || members.iter().filter(|member| !member.socket.writes().is_empty()).count();
+    let wakes = Arc::new(Wakes::default());
+    let one_turn = Pin::new(&mut lanes[0]).poll(&mut Context::from_waker(&wakes.clone().into()));
+    assert!(one_turn.is_pending() && wakes.count() == 1, "it goes on after the others");
+    assert!((1..500).contains(&written()));
+    deliver(&mut lanes[0]);
+    assert!((1..500).contains(&written()), "the rest is the other lane's");
+    deliver(&mut lanes[1]);
+    assert_eq!(written(), 500);
+    assert!(members.iter().all(|member| member.wakes.count() == 0));
+}
+
+#[test]
+fn lanes_end_with_their_hub() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let wakes = Arc::new(Wakes::default());
+    let mut cx = Context::from_waker(Waker::noop());
+    let waker = wakes.clone().into();
+    assert!(Pin::new(&mut lane).poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(hub);
+    assert_eq!(wakes.count(), 1);
+    assert!(Pin::new(&mut lane).poll(&mut cx).is_ready());
+}
