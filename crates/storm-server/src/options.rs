@@ -27,8 +27,8 @@ pub struct ServerOptions {
     /// of them for one per core). Default `None`: in the runtime the server is started in.
     ///
     /// A connection stays in its thread: its task, handlers and socket are never moved to, nor woken from, another one for what
-    /// its own peer sends, which costs less CPU per message than a multi-threaded runtime. In return no other thread helps out:
-    /// a handler that computes for long, or blocks, holds up all connections of its thread. The server accepts in the
+    /// its own peer sends. In return no other thread helps out: a handler that computes for long, or blocks, holds up all
+    /// connections of its thread, while others may be idle. The server accepts in the
     /// runtime it was started in and gives each connection to the thread that has the fewest, unless
     /// [`reuse_port`](Self::reuse_port) lets the threads accept for themselves. Streams given to
     /// [`serve`](crate::ServerHandle::serve) are served in these threads as well.
