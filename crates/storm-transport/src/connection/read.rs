@@ -93,7 +93,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             Poll::Ready(Ok(count)) => {
                 // More was there than fitted: take more at once from now on, and less again when less comes.
                 self.eager = count == room || (self.eager && count > CHUNK / 2);
-                self.received.0 += count as u64;
+                self.driver.received(count as u64, 0);
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
