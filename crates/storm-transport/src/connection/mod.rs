@@ -64,8 +64,8 @@ pub struct Connection<T, P: Protocol> {
     stage: Stage,
     /// The peer has ended its stream.
     peer_ended: bool,
-    /// The last read filled its buffer.
-    eager: bool,
+    /// How often the room for one read has been doubled.
+    doubled: u8,
     /// Bytes read since the task last had to wait: bounds what one turn does.
     turn: u32,
     deadlines: Deadlines,
@@ -118,7 +118,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             received: (0, 0),
             stage: Stage::Open,
             peer_ended: false,
-            eager: false,
+            doubled: 0,
             turn: 0,
             deadlines,
             fault: None,
