@@ -1,14 +1,16 @@
 //! What the sessions of one server or client have in common.
 
+use std::any::Any;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::broadcast::Broadcast;
 use crate::delivery::{Delivering, Lanes};
 use crate::metrics::{Ending, HandshakeFailure, Limit, MetricsState, ServerMetrics, Tally};
 use crate::middleware::MiddlewareChain;
+use crate::timer::SharedTimer;
 use crate::trace;
 use crate::{ConfigError, Error, Groups, Message, Session, SessionOptions, Sessions};
 
@@ -25,6 +27,8 @@ pub struct Hub {
     middleware: Option<MiddlewareChain>,
     metrics: MetricsState,
     lanes: Lanes,
+    /// Boxed and made when first asked for: the hub of a client does without.
+    timer: OnceLock<Box<dyn SharedTimer>>,
     /// Milliseconds that a close may take at least, whatever the close deadline.
     drain: AtomicU64,
 }
@@ -43,6 +47,7 @@ impl Hub {
             middleware: (!middleware.is_empty()).then_some(middleware),
             metrics: MetricsState::default(),
             lanes: Lanes::default(),
+            timer: OnceLock::new(),
             drain: AtomicU64::new(0),
         });
         if let Some(budget) = &hub.options.send_budget {
@@ -96,6 +101,15 @@ impl Hub {
     /// The middlewares, `None` if there are none.
     pub fn middleware(&self) -> Option<&MiddlewareChain> {
         self.middleware.as_ref()
+    }
+
+    /// The timer its sessions share.
+    ///
+    /// # Panics
+    /// It was asked for as another type before.
+    pub fn timer<T: SharedTimer + Default>(&self) -> &T {
+        let timer: &dyn Any = &**self.timer.get_or_init(|| Box::new(T::default()));
+        timer.downcast_ref().expect("a hub has one kind of timer")
     }
 
     /// Counts and logs an error; whoever calls this also has the error reported.
@@ -157,6 +171,9 @@ impl Hub {
     pub(crate) fn leave(&self, session: &Session) {
         self.groups.retire(session);
         self.metrics.retire(&self.sessions, session);
+        if let Some(timer) = self.timer.get() {
+            timer.session_left(&self.sessions);
+        }
         trace::disconnected(session);
     }
 }

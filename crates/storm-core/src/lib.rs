@@ -22,6 +22,7 @@
 //! | [`send_budget`] | the byte bound over all sessions of a process |
 //! | [`rate_limit`] | a middleware that bounds messages per time |
 //! | [`metrics`] | counters of a session and of a server |
+//! | [`timer`] | what a session brings to a timer it shares with others |
 //! | [`trace`] | what is logged, with which target and level |
 //!
 //! Features: `metrics` adds the OpenTelemetry instruments, `tls` what a session says about its TLS.
@@ -51,6 +52,7 @@ mod sending_with;
 pub mod session;
 pub mod sessions;
 pub mod state;
+pub mod timer;
 pub mod trace;
 
 pub use broadcast::{Broadcast, BroadcastReport};

@@ -78,6 +78,8 @@ pub(crate) struct Inner<E: ?Sized> {
     /// Written by the connection task only.
     pub(crate) bytes_received: AtomicU64,
     pub(crate) messages_received: AtomicU64,
+    /// When a timer wakes the connection task, as that timer counts; 0 if it does not. See [`timer`](crate::timer).
+    pub(crate) wake_at: AtomicU64,
     /// What the protocol keeps with the session.
     pub(crate) attachment: Option<Box<dyn Any + Send + Sync>>,
     extras: Mutex<Option<Box<Extras>>>,
@@ -116,6 +118,7 @@ impl Session {
             since: Instant::now(),
             bytes_received: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
+            wake_at: AtomicU64::new(0),
             attachment,
             extras: Mutex::new(None),
             uncork: AtomicBool::new(true),

@@ -91,7 +91,8 @@ pub trait Protocol: Send + 'static {
         None
     }
 
-    /// The next moment at which [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// The next moment at which [`handle_timeout`](Self::handle_timeout) has something to do. It may move later at any time, and
+    /// earlier only in `handle_timeout`.
     fn poll_timeout(&self) -> Option<Instant> {
         None
     }

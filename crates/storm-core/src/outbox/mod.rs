@@ -424,7 +424,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
     }
 
-    fn wake_task(&mut self) {
+    pub(crate) fn wake_task(&mut self) {
         self.parked = false;
         if let Some(task) = &self.task {
             task.wake_by_ref();

@@ -96,7 +96,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             return Ok(true);
         };
         let mut transport = Pin::new(transport);
-        if self.writing.is_empty() && self.unflushed.is_none() {
+        if self.writing.is_empty() && !self.flush {
             return Ok(true);
         }
         while !self.writing.is_empty() {
@@ -114,10 +114,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Poll::Ready(Ok(count)) => {
                     self.writing.advance(count);
                     // What the transport keeps (TLS does) is not with the kernel yet, and still counts as pending.
-                    let unflushed = self.unflushed.unwrap_or(0) + count;
+                    let unflushed = self.unflushed + count;
                     let held = unflushed.min(transport.held_back());
                     self.written += unflushed - held;
-                    self.unflushed = Some(held);
+                    self.unflushed = held;
+                    self.flush = true;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
             }
@@ -125,7 +126,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         match transport.poll_flush(cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(flushed) => {
-                self.written += self.unflushed.take().unwrap_or(0);
+                self.written += std::mem::take(&mut self.unflushed);
+                self.flush = false;
                 flushed.map(|()| true)
             }
         }

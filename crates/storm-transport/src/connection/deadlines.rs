@@ -1,23 +1,25 @@
-//! The loop's one timer. Deadlines that move later are noticed when the old one fires: no timer is reset per message.
+//! When silence or a slow close ends a connection. Deadlines that move later are noticed when the old one fires: no timer is
+//! reset per message, and in open sessions of a server none is looked at, either (`timers`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use storm_core::DisconnectReason;
+use storm_core::{DisconnectReason, Role};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Connection, Stage};
+use super::{Connection, Stage, timers};
 use crate::protocol::Protocol;
 use crate::stream::Transport;
 
-/// Deadlines of the loop itself, and the timer for those and the protocol's.
+/// Deadlines of the loop itself, and a timer for those and the protocol's.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     /// When application data last came, or was last being handled. Kept only if there is an idle timeout.
     last_data: Option<Box<Instant>>,
     /// Of a connection that is ending.
     ending: Option<Box<Ending>>,
+    /// Of a client, or of a connection that is ending.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -78,6 +80,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Fires what is due; pending when nothing is, with the timer armed for what comes next. Ready when something
     /// fired, so that its consequences are attended to.
     pub(super) fn poll_deadlines(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
+        let shared = self.stage == Stage::Open && self.session().role() == Role::Server;
+        // Deadlines only move later, except that there is one more when a handler is through.
+        if shared && timers::is_armed(self.session()) && (busy || !self.armed_busy) {
+            return Poll::Pending;
+        }
         loop {
             let idle_at = if busy || self.stage != Stage::Open { None } else { self.idle_at() };
             let protocol_at = match self.stage {
@@ -88,10 +95,15 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             else {
                 return Poll::Pending;
             };
-            if self.deadlines.poll_timer(next, cx).is_pending() {
+            if !shared && self.deadlines.poll_timer(next, cx).is_pending() {
                 return Poll::Pending;
             }
             let now = Instant::now();
+            if shared && next > now {
+                timers::arm(self.session(), next);
+                self.armed_busy = busy && self.deadlines.last_data.is_some();
+                return Poll::Pending;
+            }
             let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             if due(self.deadlines.close_at()) {
                 self.over(DisconnectReason::Aborted, true);

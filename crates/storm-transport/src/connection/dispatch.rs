@@ -20,41 +20,32 @@ use crate::stream::Transport;
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
     /// From connected until there is nothing more to dispatch.
-    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-    pub(super) fn live<E: Events<P::Session, P::Message>>(
-        &mut self,
-        events: &E,
-        seen: &P::Session,
-    ) -> impl Future<Output = ()> + Send {
+    pub(super) fn live<'a, E: Events<P::Session, P::Message>>(
+        &'a mut self,
+        events: &'a E,
+        seen: &'a P::Session,
+    ) -> impl Future<Output = ()> + Send + 'a {
+        let mut hands = Hands { connection: self, events, seen };
         async move {
-            Box::pin(self.connected(events, seen)).await;
-            self.deadlines.touch();
+            Box::pin(hands.connected()).await;
             // First what came with the handshake, or was read ahead of the handlers just run.
-            let mut ended = false;
             loop {
                 let make = E::message;
-                match (Dispatch { connection: self, events, seen, ended, make, handling: None }).await {
+                match (Dispatch { hands: &mut hands, make, handling: None }).await {
                     Dispatched::All => {}
-                    Dispatched::Failed(failures) => {
-                        Box::pin(self.report_all(events, seen, failures.into_errors())).await;
-                        continue;
+                    // Moved into the box whole: what is left of it here would take room in every idle connection.
+                    other => {
+                        if Box::pin(hands.attend(other)).await {
+                            continue;
+                        }
                     }
-                    Dispatched::Received(message) => {
-                        Box::pin(self.through_middleware(events, seen, message)).await;
-                        continue;
-                    }
-                    Dispatched::Ended(end) => Box::pin(self.end_by_peer(events, seen, end)).await,
                 }
-                self.dispatched();
-                if ended {
-                    let reason = self.protocol.end_of_stream(self.session());
-                    self.session().start_close(reason);
+                if hands.are_empty().is_ready() {
                     return;
                 }
-                match self.fill().await {
+                match hands.connection.fill().await {
                     Fill::Bytes => {}
-                    // The protocol looks once more at what is left.
-                    Fill::End => ended = true,
+                    Fill::End => hands.connection.ended = true,
                     Fill::Closing => return,
                 }
             }
@@ -64,7 +55,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Every whole message in the inbox has been handed over.
     fn dispatched(&mut self) {
         // Control frames are no data.
-        if self.received.1 > 0 || !self.inbox.is_empty() || self.protocol.is_mid_message() {
+        if self.received > 0 || !self.inbox.is_empty() || self.protocol.is_mid_message() {
             self.deadlines.touch();
         }
         self.count_received();
@@ -76,7 +67,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         &mut self,
         events: &E,
         seen: &P::Session,
-        ended: bool,
         shown: &mut bool,
     ) -> Result<Option<P::Message>, End> {
         let mut message = if self.ahead.is_some() || self.end.is_some() {
@@ -86,10 +76,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         } else {
             self.protocol.receive(&mut self.inbox, self.driver.session())?
         };
-        if message.is_none() && ended {
+        if message.is_none() && self.ended {
             message = self.protocol.receive_eof(&mut self.inbox, self.driver.session())?;
         }
-        self.received.1 += u64::from(message.is_some());
+        self.received += u64::from(message.is_some());
         Ok(message)
     }
 
@@ -116,7 +106,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             }
         };
         let message = self.protocol.receive_each(&mut self.inbox, session, look);
-        self.received.1 += done;
+        self.received += done;
         message
     }
 
@@ -147,24 +137,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         Ok(message)
     }
 
-    /// Has the middlewares look at a message first, then the handlers.
-    async fn through_middleware<E: Events<P::Session, P::Message>>(
-        &mut self,
-        events: &E,
-        seen: &P::Session,
-        message: P::Message,
-    ) {
-        let handled = match self.rewritten(message).await {
-            Ok(None) => return,
-            Ok(Some(message)) if E::IN_PLACE && self.show(events, seen, &message) == Handled::Done => return,
-            Ok(Some(message)) => self.foreground(events.message(seen, message)).await,
-            Err(error) => Some(Err(Failures::from(error))),
-        };
-        if let Some(Err(failures)) = handled {
-            self.report_all(events, seen, failures.into_errors()).await;
-        }
-    }
-
     /// What the middlewares make of a message; `None` if they suppress it.
     async fn rewritten(&mut self, message: P::Message) -> Result<Option<P::Message>, BoxError> {
         let session = self.session().clone();
@@ -177,6 +149,71 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             Some(Ok(None)) | None => Ok(None),
             Some(Err(error)) => Err(error),
         }
+    }
+}
+
+/// A connection with those it hands messages to. One reference to it is less to keep than one to each.
+struct Hands<'a, T, P: Protocol, E> {
+    connection: &'a mut Connection<T, P>,
+    events: &'a E,
+    seen: &'a P::Session,
+}
+
+impl<T: Transport, P: Protocol, E: Events<P::Session, P::Message>> Hands<'_, T, P, E> {
+    async fn connected(&mut self) {
+        self.connection.connected(self.events, self.seen).await;
+        self.connection.deadlines.touch();
+    }
+
+    /// Does what is not the usual; whether dispatching goes on.
+    async fn attend(&mut self, dispatched: Dispatched<P::Message>) -> bool {
+        match dispatched {
+            Dispatched::All => false,
+            Dispatched::Failed(failures) => {
+                self.report_all(failures).await;
+                true
+            }
+            Dispatched::Received(message) => {
+                self.through_middleware(message).await;
+                true
+            }
+            Dispatched::Ended(end) => {
+                Box::pin(self.connection.end_by_peer(self.events, self.seen, end)).await;
+                false
+            }
+        }
+    }
+
+    async fn report_all(&mut self, failures: Failures) {
+        Box::pin(self.connection.report_all(self.events, self.seen, failures.into_errors())).await;
+    }
+
+    /// Has the middlewares look at a message first, then the handlers.
+    async fn through_middleware(&mut self, message: P::Message) {
+        let (connection, events, seen) = (&mut *self.connection, self.events, self.seen);
+        let handled = match connection.rewritten(message).await {
+            Ok(None) => return,
+            Ok(Some(message)) if E::IN_PLACE && connection.show(events, seen, &message) == Handled::Done => {
+                return;
+            }
+            Ok(Some(message)) => connection.foreground(events.message(seen, message)).await,
+            Err(error) => Some(Err(Failures::from(error))),
+        };
+        if let Some(Err(failures)) = handled {
+            self.report_all(failures).await;
+        }
+    }
+
+    /// Every whole message in the inbox has been handed over; ready if there will be no more.
+    fn are_empty(&mut self) -> Poll<()> {
+        let connection = &mut *self.connection;
+        connection.dispatched();
+        if !connection.ended {
+            return Poll::Pending;
+        }
+        let reason = connection.protocol.end_of_stream(connection.session());
+        connection.session().start_close(reason);
+        Poll::Ready(())
     }
 }
 
@@ -198,18 +235,15 @@ pin_project! {
     /// The one place that calls handlers of messages, so that the compiler makes one piece of decoding, handler and
     /// queueing. Written by hand: an async fn would keep room for each message besides the handler it was given to, in
     /// every idle connection.
-    struct Dispatch<'a, T, P: Protocol, E, F, H> {
-        connection: &'a mut Connection<T, P>,
-        events: &'a E,
-        seen: &'a P::Session,
-        ended: bool,
+    struct Dispatch<'h, 'a, T, P: Protocol, E, F, H> {
+        hands: &'h mut Hands<'a, T, P, E>,
         make: F,
         #[pin]
         handling: Option<H>,
     }
 }
 
-impl<'a, T, P, E, F, H> Future for Dispatch<'a, T, P, E, F, H>
+impl<'a, T, P, E, F, H> Future for Dispatch<'_, 'a, T, P, E, F, H>
 where
     T: Transport,
     P: Protocol,
@@ -222,7 +256,8 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let connection = &mut **this.connection;
+        let Hands { connection, events, seen } = &mut **this.hands;
+        let (connection, events, seen) = (&mut **connection, *events, *seen);
         let plain = connection.session().server().middleware().is_none();
         loop {
             if let Some(handling) = this.handling.as_mut().as_pin_mut() {
@@ -236,7 +271,7 @@ where
                 return Poll::Ready(Dispatched::All);
             }
             let mut shown = false;
-            let message = match connection.next(*this.events, this.seen, *this.ended, &mut shown) {
+            let message = match connection.next(events, seen, &mut shown) {
                 Ok(Some(message)) => message,
                 Ok(None) => return Poll::Ready(Dispatched::All),
                 Err(end) => return Poll::Ready(Dispatched::Ended(end)),
@@ -244,10 +279,10 @@ where
             if !plain {
                 return Poll::Ready(Dispatched::Received(message));
             }
-            if E::IN_PLACE && !shown && connection.show(*this.events, this.seen, &message) == Handled::Done {
+            if E::IN_PLACE && !shown && connection.show(events, seen, &message) == Handled::Done {
                 continue;
             }
-            this.handling.set(Some((this.make)(this.events, this.seen, message)));
+            this.handling.set(Some((this.make)(events, seen, message)));
         }
     }
 }

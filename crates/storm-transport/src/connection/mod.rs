@@ -18,6 +18,7 @@ mod background;
 mod deadlines;
 mod dispatch;
 mod read;
+mod timers;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -57,15 +58,21 @@ pub struct Connection<T, P: Protocol> {
     writing: SendQueue,
     /// Bytes written and not yet accounted.
     written: usize,
-    /// The transport may hold back bytes it was given: at most this many.
-    unflushed: Option<usize>,
-    /// Bytes and messages received and not yet counted.
-    received: (u64, u64),
+    /// Bytes the transport was given and may hold back, at most.
+    unflushed: usize,
+    /// Messages received and not yet counted.
+    received: u64,
     stage: Stage,
+    /// The transport was given bytes since it was last flushed.
+    flush: bool,
+    /// The shared timer was armed without a look at the idle timeout, which does not run while a handler is busy.
+    armed_busy: bool,
     /// The peer has ended its stream.
     peer_ended: bool,
     /// How often the room for one read has been doubled.
     doubled: u8,
+    /// It has, and the protocol is to look once more at what is left.
+    ended: bool,
     /// Bytes read since the task last had to wait: bounds what one turn does.
     turn: u32,
     deadlines: Deadlines,
@@ -114,11 +121,14 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             deaf: false,
             writing: SendQueue::default(),
             written: 0,
-            unflushed: None,
-            received: (0, 0),
+            unflushed: 0,
+            received: 0,
             stage: Stage::Open,
+            flush: false,
+            armed_busy: false,
             peer_ended: false,
             doubled: 0,
+            ended: false,
             turn: 0,
             deadlines,
             fault: None,
@@ -140,27 +150,38 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         R: Deref<Target = E> + Send + Sync,
     {
         async move {
-            let events = &*events;
             let seen = P::session(self.driver.session());
-            if let Err(panic) = catch_unwind_of(self.live(events, &seen)).await {
-                self.end_after_panic();
-                Box::pin(self.report_isolated(events, &seen, panic)).await;
-            }
-            if catch_unwind_of(self.wind_down()).await.is_err() {
-                // Only a protocol's own code can bring this about; the transport goes either way.
-                self.over(DisconnectReason::ProtocolError, true);
-            }
-            self.count_received();
-            let reason = self.driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
-            if let Some(fault) = self.fault.take() {
-                let error = Error::new(ErrorKind::Transport, fault);
-                drop(catch_unwind_of(Box::pin(self.report(events, &seen, &error))).await);
-            }
-            if let Err(panic) = catch_unwind_of(Box::pin(self.disconnected(events, &seen, reason))).await {
-                Box::pin(self.report_isolated(events, &seen, panic)).await;
-            }
-            reason
+            let lived = catch_unwind_of(self.live(&*events, &seen)).await;
+            // All of it in one box: what is kept from one step to the next would take room in every idle connection.
+            Box::pin(self.end(&*events, &seen, lived)).await
         }
+    }
+
+    /// From the last message on, or from a panic of a handler.
+    async fn end<E: Events<P::Session, P::Message>>(
+        &mut self,
+        events: &E,
+        seen: &P::Session,
+        lived: Result<(), PanicMessage>,
+    ) -> DisconnectReason {
+        if let Err(panic) = lived {
+            self.end_after_panic();
+            Box::pin(self.report_isolated(events, seen, panic)).await;
+        }
+        if catch_unwind_of(self.wind_down()).await.is_err() {
+            // Only a protocol's own code can bring this about; the transport goes either way.
+            self.over(DisconnectReason::ProtocolError, true);
+        }
+        self.count_received();
+        let reason = self.driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
+        if let Some(fault) = self.fault.take() {
+            let error = Error::new(ErrorKind::Transport, fault);
+            drop(catch_unwind_of(Box::pin(self.report(events, seen, &error))).await);
+        }
+        if let Err(panic) = catch_unwind_of(Box::pin(self.disconnected(events, seen, reason))).await {
+            Box::pin(self.report_isolated(events, seen, panic)).await;
+        }
+        reason
     }
 
     async fn connected<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
@@ -301,9 +322,9 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     }
 
     fn count_received(&mut self) {
-        let (bytes, messages) = std::mem::take(&mut self.received);
-        if bytes > 0 || messages > 0 {
-            self.driver.received(bytes, messages);
+        let messages = std::mem::take(&mut self.received);
+        if messages > 0 {
+            self.driver.received(0, messages);
         }
     }
 }

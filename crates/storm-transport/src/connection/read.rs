@@ -99,7 +99,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 } else if count <= chunk / 4 {
                     self.doubled = self.doubled.saturating_sub(1);
                 }
-                self.received.0 += count as u64;
+                self.driver.received(count as u64, 0);
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
