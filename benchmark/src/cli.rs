@@ -60,6 +60,36 @@ impl ServerArgs {
     }
 }
 
+/// How our own servers use their threads.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct PerCore {
+    /// A current-thread runtime in each of the threads (`worker_threads`) instead of one runtime over them all.
+    #[arg(long)]
+    pub per_core: bool,
+
+    /// Let each of these threads accept for itself (`SO_REUSEPORT`).
+    #[arg(long, requires = "per_core")]
+    pub reuse_port: bool,
+}
+
+impl PerCore {
+    /// The threads of the server itself, if it is to have any.
+    pub fn worker_threads(self, server: &ServerArgs) -> Option<usize> {
+        self.per_core.then(|| server.threads())
+    }
+
+    /// The runtime the server is started in: with threads of the server's own, one that only accepts.
+    ///
+    /// # Errors
+    /// As [`ServerArgs::runtime`].
+    pub fn runtime(self, server: &ServerArgs) -> std::io::Result<tokio::runtime::Runtime> {
+        match self.per_core {
+            true => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+            false => server.runtime(),
+        }
+    }
+}
+
 /// The port of a TCP echo server.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct TcpPort {

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use clap::Parser;
 use stormsocket::{
     BoxError, DelimiterFramer, Handled, LengthPrefixFramer, MessageFramer, RawFramer, Session, TcpHandler,
-    TcpServer, TlsOptions,
+    TcpServer,
 };
-use stormsocket_benchmark::cli::{Framer, ServerArgs, TcpPort};
+use stormsocket_benchmark::cli::{Framer, PerCore, ServerArgs, TcpPort};
 use stormsocket_benchmark::serve;
 
 /// Echoes every message.
@@ -16,6 +16,9 @@ use stormsocket_benchmark::serve;
 struct Flags {
     #[command(flatten)]
     server: ServerArgs,
+
+    #[command(flatten)]
+    cores: PerCore,
 
     /// Speak TLS, with a certificate made at start.
     #[arg(long)]
@@ -32,13 +35,11 @@ struct Flags {
 fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     serve::raise_file_limit();
-    let addr = SocketAddr::new(flags.server.address, flags.port.port);
-    let tls = serve::tls(flags.tls)?;
-    flags.server.runtime()?.block_on(async {
+    flags.cores.runtime(&flags.server)?.block_on(async {
         match flags.framer {
-            Framer::Raw => echo(addr, tls, RawFramer).await,
-            Framer::Length => echo(addr, tls, LengthPrefixFramer::new()).await,
-            Framer::Line => echo(addr, tls, DelimiterFramer::default()).await,
+            Framer::Raw => echo(&flags, RawFramer).await,
+            Framer::Length => echo(&flags, LengthPrefixFramer::new()).await,
+            Framer::Line => echo(&flags, DelimiterFramer::default()).await,
         }
     })
 }
@@ -60,13 +61,16 @@ impl TcpHandler for Echo {
     }
 }
 
-async fn echo(
-    addr: SocketAddr,
-    tls: Option<TlsOptions>,
-    framer: impl MessageFramer + Clone + Sync,
-) -> Result<(), BoxError> {
-    let server =
-        TcpServer::bind(addr).backlog(serve::BACKLOG).tls(tls).framer(framer).handler(Echo).start().await?;
+async fn echo(flags: &Flags, framer: impl MessageFramer + Clone + Sync) -> Result<(), BoxError> {
+    let server = TcpServer::bind(SocketAddr::new(flags.server.address, flags.port.port))
+        .backlog(serve::BACKLOG)
+        .tls(serve::tls(flags.tls)?)
+        .worker_threads(flags.cores.worker_threads(&flags.server))
+        .reuse_port(flags.cores.reuse_port)
+        .framer(framer)
+        .handler(Echo)
+        .start()
+        .await?;
     serve::announce(server.local_addr().ok_or("no address")?)?;
     server.stopped().await;
     Ok(())

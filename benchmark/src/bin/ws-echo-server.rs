@@ -7,7 +7,7 @@ use stormsocket::{
     BoxError, DeflateOptions, Handled, Limits, Message, MessageRef, SocketOptions, WsHandler, WsOptions,
     WsServer, WsSession,
 };
-use stormsocket_benchmark::cli::{ServerArgs, WsPort};
+use stormsocket_benchmark::cli::{PerCore, ServerArgs, WsPort};
 use stormsocket_benchmark::serve;
 
 /// Echoes every message, text as text and binary as binary.
@@ -15,6 +15,9 @@ use stormsocket_benchmark::serve;
 struct Flags {
     #[command(flatten)]
     server: ServerArgs,
+
+    #[command(flatten)]
+    cores: PerCore,
 
     /// Speak TLS, with a certificate made at start.
     #[arg(long)]
@@ -113,10 +116,12 @@ fn main() -> Result<(), BoxError> {
     if let Some(Limit(bytes)) = flags.socket_buffers {
         socket = socket.recv_buffer_size(bytes).send_buffer_size(bytes);
     }
-    flags.server.runtime()?.block_on(async {
+    flags.cores.runtime(&flags.server)?.block_on(async {
         let server = WsServer::bind(SocketAddr::new(flags.server.address, flags.port.port))
             .backlog(serve::BACKLOG)
             .tls(tls)
+            .worker_threads(flags.cores.worker_threads(&flags.server))
+            .reuse_port(flags.cores.reuse_port)
             .socket(socket)
             // A broadcast's receivers send nothing that could carry an acknowledgement.
             .no_delay(flags.broadcast)

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::per_ip::PerIp;
 use crate::proxied::Proxies;
 use crate::slots::{Slot, Slots};
+use crate::workers::{Worker, Workers};
 
 /// Waits between failed accepts, doubling from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
@@ -79,6 +80,10 @@ impl<E: Endpoint> Serve for Served<E> {
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) slots: Arc<Slots>,
+    /// One slot for each listener.
+    pub(crate) listening: Arc<Slots>,
+    /// The threads that serve connections, if the server has its own.
+    pub(crate) workers: Option<Arc<Workers>>,
     pub(crate) per_ip: Option<Arc<PerIp>>,
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) proxies: Proxies,
@@ -145,6 +150,29 @@ impl Shared {
         })
     }
 
+    /// Has `serve` run where the connection is to stay: in the runtime of a worker, if there are any, else here.
+    pub(crate) fn place<T>(
+        &self,
+        stream: Stream,
+        mut slot: Slot,
+        serve: impl FnOnce(Stream, Slot) -> T,
+    ) -> io::Result<T> {
+        let Some(workers) = &self.workers else { return Ok(serve(stream, slot)) };
+        let worker = workers.least_busy();
+        slot.set_worker(worker.assign());
+        let stream = stream.moved_to(&worker.runtime)?;
+        // What is spawned belongs there.
+        let _inside = worker.runtime.enter();
+        Ok(serve(stream, slot))
+    }
+
+    /// Completes when the server stops, and no listener and no connection is left.
+    pub(crate) async fn over(&self) {
+        self.reached(Phase::Stopping).await;
+        self.listening.all_free().await;
+        self.slots.all_free().await;
+    }
+
     /// The handshake of `client`'s connection is over. `false` if there is one connection too many of an address that was
     /// not known before.
     pub(crate) fn established(&self, slot: &mut Slot, client: Option<SocketAddr>) -> bool {
@@ -200,12 +228,14 @@ impl Accept for Listener {
     }
 }
 
-/// Accepts until the server stops; `listening` is held meanwhile.
+/// Accepts until the server stops; `listening` is held meanwhile. `worker` is the one in whose thread this runs, if it is to keep
+/// what it accepts.
 pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
     listener: A,
     endpoint: Arc<E>,
     shared: Arc<Shared>,
     listening: Slot,
+    worker: Option<Arc<Worker>>,
 ) {
     let mut wait = FIRST_WAIT;
     let mut stopped = std::pin::pin!(shared.reached(Phase::Stopping));
@@ -215,15 +245,8 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
             () = &mut stopped => break,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, remote)) => {
-                wait = FIRST_WAIT;
-                // Without a slot the socket is closed here, before anything is read from it.
-                match shared.slot(remote) {
-                    Ok(slot) => endpoint.serve(stream, remote, &shared, slot),
-                    Err(limit) => shared.hub.count_refusal(limit, remote),
-                }
-            }
+        match accepted.and_then(|accepted| serve(accepted, &endpoint, &shared, worker.as_ref())) {
+            Ok(()) => wait = FIRST_WAIT,
             Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
             Err(error) => {
                 let error = Error::new(ErrorKind::Accept, error);
@@ -242,6 +265,28 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
     }
     drop(listener);
     drop(listening);
+}
+
+/// Serves a connection within the limits. Without a slot the socket is closed here, before anything is read from it.
+fn serve<E: Endpoint>(
+    (stream, remote): (Stream, Option<SocketAddr>),
+    endpoint: &Arc<E>,
+    shared: &Arc<Shared>,
+    worker: Option<&Arc<Worker>>,
+) -> io::Result<()> {
+    let mut slot = match shared.slot(remote) {
+        Ok(slot) => slot,
+        Err(limit) => {
+            shared.hub.count_refusal(limit, remote);
+            return Ok(());
+        }
+    };
+    let Some(worker) = worker else {
+        return shared.place(stream, slot, |stream, slot| endpoint.serve(stream, remote, shared, slot));
+    };
+    slot.set_worker(worker.assign());
+    endpoint.serve(stream, remote, shared, slot);
+    Ok(())
 }
 
 /// Tells middlewares and handlers of an error that no session has; a panic of theirs goes no further.
@@ -307,6 +352,8 @@ mod tests {
         Arc::new(Shared {
             hub: hub.clone(),
             slots: Slots::new(None),
+            listening: Slots::new(None),
+            workers: None,
             per_ip: None,
             handshake_timeout: None,
             proxies: Proxies::default(),
@@ -327,9 +374,10 @@ mod tests {
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
         let shared = shared(&hub);
         let endpoint = Arc::new(Reports::default());
-        let listening = shared.slots.take().expect("no limit");
+        let listening = shared.listening.take().expect("no limit");
         let began = Instant::now();
-        let accepting = tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), listening));
+        let accepting =
+            tokio::spawn(accept_loop(listener, endpoint.clone(), shared.clone(), listening, None));
         while calls.load(Ordering::Relaxed) < 16 {
             tokio::time::advance(Duration::from_millis(1)).await;
         }
@@ -359,8 +407,8 @@ mod tests {
         let listener = Failing { errors: Mutex::new(vec![io::ErrorKind::Other]), calls: calls.clone() };
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
         let shared = shared(&hub);
-        let listening = shared.slots.take().expect("no limit");
-        let accepting = tokio::spawn(accept_loop(listener, Arc::new(Hangs), shared.clone(), listening));
+        let listening = shared.listening.take().expect("no limit");
+        let accepting = tokio::spawn(accept_loop(listener, Arc::new(Hangs), shared.clone(), listening, None));
         while hub.metrics().error_count == 0 {
             tokio::task::yield_now().await;
         }

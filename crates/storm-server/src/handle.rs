@@ -19,14 +19,12 @@ use storm_transport::ws::Agreed;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::accept::{Phase, Serve, Shared, say_goodbye};
-use crate::slots::{Slot, Slots};
+use crate::slots::Slot;
 
 /// A running server. Cloning is cheap; dropping every handle leaves the server running.
 #[derive(Debug, Clone)]
 pub struct ServerHandle {
     shared: Arc<Shared>,
-    /// One slot for each listener.
-    listening: Arc<Slots>,
     local_addrs: Arc<[SocketAddr]>,
 }
 
@@ -56,14 +54,17 @@ pub enum ServeError {
     /// It has as many connections as it takes, of this address or at all.
     #[error("the server has as many connections as it takes")]
     Full,
+    /// The system does not let the worker thread it fell to watch the stream's socket.
+    #[error("no worker thread can take the stream over: {0}")]
+    Transfer(std::io::ErrorKind),
     /// An upgraded connection, and the server speaks no WebSocket.
     #[error("the server speaks no websocket")]
     NotWebSocket,
 }
 
 impl ServerHandle {
-    pub(crate) fn new(shared: Arc<Shared>, listening: Arc<Slots>, local_addrs: Vec<SocketAddr>) -> Self {
-        Self { shared, listening, local_addrs: local_addrs.into() }
+    pub(crate) fn new(shared: Arc<Shared>, local_addrs: Vec<SocketAddr>) -> Self {
+        Self { shared, local_addrs: local_addrs.into() }
     }
 
     /// The first address it listens on, with the port the system chose if 0 was asked for; `None` if it listens on
@@ -113,7 +114,8 @@ impl ServerHandle {
     }
 
     /// Serves a stream that came from elsewhere as if it had been accepted: within `max_connections`, with TLS and the upgrade
-    /// if the server has them. An abort resets a TCP socket, and drops any other stream. Needs a tokio runtime.
+    /// if the server has them. An abort resets a TCP socket, and drops any other stream. Needs a tokio runtime, in which it is
+    /// served unless the server has [`worker_threads`](crate::ServerOptions::worker_threads).
     ///
     /// ```
     /// use storm_server::TcpServer;
@@ -137,7 +139,7 @@ impl ServerHandle {
     /// ```
     ///
     /// # Errors
-    /// The server is stopping, or full; the stream is dropped.
+    /// The server is stopping, or full, or no thread of it can take the stream; the stream is dropped.
     pub fn serve<S>(&self, stream: S) -> Result<(), ServeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -157,8 +159,8 @@ impl ServerHandle {
     {
         let endpoint = self.endpoint()?;
         let slot = self.slot(remote)?;
-        endpoint.serve(Stream::of(stream), remote, &self.shared, slot);
-        Ok(())
+        let serve = |stream, slot| endpoint.serve(stream, remote, &self.shared, slot);
+        self.shared.place(Stream::of(stream), slot, serve).map_err(|error| ServeError::Transfer(error.kind()))
     }
 
     /// Serves a WebSocket connection that another HTTP stack has accepted and upgraded. What was agreed comes from the request that
@@ -182,8 +184,11 @@ impl ServerHandle {
         let endpoint = self.endpoint()?;
         let peer = peer.into();
         let slot = self.slot(peer.addr)?;
-        let upgraded = (Stream::of(stream), peer, agreed);
-        endpoint.serve_upgraded(upgraded, &self.shared, slot).map_err(|_| ServeError::NotWebSocket)
+        let serve = |stream, slot| endpoint.serve_upgraded((stream, peer, agreed), &self.shared, slot);
+        match self.shared.place(Stream::of(stream), slot, serve) {
+            Ok(served) => served.map_err(|_| ServeError::NotWebSocket),
+            Err(error) => Err(ServeError::Transfer(error.kind())),
+        }
     }
 
     fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, ServeError> {
@@ -225,14 +230,19 @@ impl ServerHandle {
         crate::secure::blocking(move || tls.replace(options)).await
     }
 
-    /// Completes when a shutdown has begun and no connection is left.
+    /// Completes when a shutdown has begun, no connection is left, and the [worker
+    /// threads](crate::ServerOptions::worker_threads), if there are any, have ended. In one of these it completes before they
+    /// end, and holds up the end of them all until it has.
     ///
     /// # Cancel safety
     /// May be dropped and called again.
     pub async fn stopped(&self) {
-        self.shared.reached(Phase::Stopping).await;
-        self.listening.all_free().await;
-        self.shared.slots.all_free().await;
+        let stays = self.stay();
+        self.shared.over().await;
+        if let (Some(workers), None) = (&self.shared.workers, stays) {
+            workers.idle().await;
+            workers.join();
+        }
     }
 
     /// Stops, in this order:
@@ -242,7 +252,8 @@ impl ServerHandle {
     ///    code 1001 on WebSocket, then the end of the stream;
     /// 3. waits for the ends, up to `deadline`, which takes the place of a shorter close deadline;
     /// 4. aborts what is left;
-    /// 5. gives handlers that still run one close deadline to finish, and reports.
+    /// 5. gives handlers that still run one close deadline to finish, and reports. Worker threads have ended by then, if no
+    ///    handler is left.
     ///
     /// May be called again and together: every caller gets a report of what ended since its call, and the shortest deadline
     /// cuts. Not to be awaited inside a handler of the same server, which it waits for.
@@ -250,6 +261,8 @@ impl ServerHandle {
     /// # Cancel safety
     /// What has begun goes on if the future is dropped: the server has stopped accepting and sessions are closing.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        // The thread it runs in, if it is one of the server's, has to see the report.
+        let _stays = self.stay();
         let before = self.ends();
         // Before anyone closes: a close keeps the deadline it began with.
         self.shared.hub.extend_closes(deadline);
@@ -274,10 +287,15 @@ impl ServerHandle {
             aborted: after.aborted - before.aborted,
             lost: after.lost - before.lost,
             refused: after.refused - before.refused,
-            unfinished: self.shared.slots.used() + self.listening.used(),
+            unfinished: self.shared.slots.used() + self.shared.listening.used(),
         };
         tracing::info!(target: "stormsocket::server", ?report, "stopped");
         report
+    }
+
+    /// Keeps the worker threads, if this runs in one of them.
+    fn stay(&self) -> Option<Slot> {
+        self.shared.workers.as_ref().and_then(|workers| workers.stay())
     }
 
     /// What has ended so far.

@@ -28,6 +28,7 @@ mod signal;
 mod slots;
 mod start;
 mod tcp;
+mod workers;
 #[cfg(feature = "ws")]
 mod ws;
 

@@ -23,6 +23,46 @@ pub struct ServerOptions {
     /// Connections the kernel completes before we accept them. Default 128; the system may cap it
     /// (`net.core.somaxconn` on Linux). A longer queue rides out longer bursts of connects.
     pub backlog: u32,
+    /// Serves connections in threads of the server's own, each with a current-thread runtime (`std::thread::available_parallelism()`
+    /// of them for one per core). Default `None`: in the runtime the server is started in.
+    ///
+    /// A connection stays in its thread: its task, handlers and socket are never moved to, nor woken from, another one for what
+    /// its own peer sends. In return no other thread helps out: a handler that computes for long, or blocks, holds up all
+    /// connections of its thread, while others may be idle. The server accepts in the
+    /// runtime it was started in and gives each connection to the thread that has the fewest, unless
+    /// [`reuse_port`](Self::reuse_port) lets the threads accept for themselves. Streams given to
+    /// [`serve`](crate::ServerHandle::serve) are served in these threads as well.
+    ///
+    /// Nothing else changes: sessions, groups, limits and the handle are those of one server. Handlers are shared by all threads and
+    /// must be `Send` and `Sync` as ever. What a handler spawns with `tokio::spawn` runs in the thread of its connection, and
+    /// is dropped when the server has stopped and its threads end; give longer work a `tokio::runtime::Handle` of your own.
+    /// The threads end with [`shutdown`](crate::ServerHandle::shutdown), which waits for that, or with the runtime the
+    /// server was started in.
+    ///
+    /// ```
+    /// use storm_server::TcpServer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = TcpServer::bind("127.0.0.1:0")
+    ///     .worker_threads(std::thread::available_parallelism()?.get())
+    ///     .on_data(|session, data| async move { session.send(data).await })
+    ///     .start()
+    ///     .await?;
+    /// server.shutdown(std::time::Duration::from_secs(1)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub worker_threads: Option<usize>,
+    /// Listens with `SO_REUSEPORT`. Default `false`. Linux then spreads new connections, by a hash of their addresses, over all
+    /// sockets that listen on the address with it: with [`worker_threads`](Self::worker_threads) each thread has one of its
+    /// own, with a `backlog` of its own, and accepts without the others; and other processes of the same user may listen on
+    /// the address, too, so that starting a program twice by mistake is no error any more.
+    ///
+    /// The hash knows nothing of load: with few connections one thread easily has twice as many as another, and a thread that is
+    /// held up keeps those waiting that fall to it. Worth it for many short connections. No effect on unix sockets, on listeners
+    /// that were opened elsewhere, and on other systems, where such sockets do not share connections.
+    pub reuse_port: bool,
     /// Connections at a time, those still in a handshake included; `None` is no limit of ours. Default `None`. Sockets
     /// above it are closed before anything is read.
     pub max_connections: Option<usize>,
@@ -66,6 +106,8 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             backlog: 128,
+            worker_threads: None,
+            reuse_port: false,
             max_connections: None,
             max_connections_per_ip: None,
             max_handshakes_per_ip: None,
@@ -84,6 +126,9 @@ impl ServerOptions {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         if self.backlog == 0 {
             return Err(ConfigError::new("backlog", "must be at least 1"));
+        }
+        if self.worker_threads == Some(0) {
+            return Err(ConfigError::new("worker_threads", "must be at least 1; None has none"));
         }
         if self.max_connections == Some(0) {
             return Err(ConfigError::new("max_connections", "must be at least 1; None removes the limit"));
@@ -120,6 +165,19 @@ macro_rules! option_setters {
         /// Sets [`ServerOptions::backlog`](crate::ServerOptions::backlog).
         pub fn backlog(mut self, connections: u32) -> Self {
             self.$($options.)?backlog = connections;
+            self
+        }
+
+        /// Sets [`ServerOptions::worker_threads`](crate::ServerOptions::worker_threads): serves connections in threads of the
+        /// server's own, one runtime each.
+        pub fn worker_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+            self.$($options.)?worker_threads = threads.into();
+            self
+        }
+
+        /// Sets [`ServerOptions::reuse_port`](crate::ServerOptions::reuse_port): `SO_REUSEPORT`.
+        pub fn reuse_port(mut self, on: bool) -> Self {
+            self.$($options.)?reuse_port = on;
             self
         }
 
@@ -240,4 +298,7 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// A worker thread or its runtime cannot be had.
+    #[error("cannot start a worker thread")]
+    Worker(#[source] io::Error),
 }

@@ -9,6 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 use crate::per_ip::IpSlot;
+use crate::workers::Assigned;
 
 /// Counts connections from accept to the end of their task, and says when there are none.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Slot {
     slots: Arc<Slots>,
     /// Its place among the connections of its address, where those are limited.
     of_ip: Option<Box<IpSlot>>,
+    /// Its place among the connections of its worker, if there are any.
+    of_worker: Option<Assigned>,
 }
 
 impl Slots {
@@ -35,7 +38,7 @@ impl Slots {
     pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
         let take = |used| (used < self.max).then_some(used + 1);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Slot { slots: self.clone(), of_ip: None })
+        Some(Slot { slots: self.clone(), of_ip: None, of_worker: None })
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -72,6 +75,11 @@ impl Slot {
         self.of_ip = Some(Box::new(slot));
     }
 
+    /// Counts among the connections of a worker, too.
+    pub(crate) fn set_worker(&mut self, assigned: Assigned) {
+        self.of_worker = Some(assigned);
+    }
+
     pub(crate) fn has_ip(&self) -> bool {
         self.of_ip.is_some()
     }
@@ -101,6 +109,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         // Before the last slot is seen to be free.
         self.of_ip = None;
+        self.of_worker = None;
         if self.slots.used.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.slots.freed.notify_waiters();
         }

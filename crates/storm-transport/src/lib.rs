@@ -37,7 +37,7 @@ pub mod ws;
 pub use connect::{ConnectAddr, Dialer};
 pub use connection::Connection;
 pub use framed::{Framed, FramedEncode};
-pub use listener::{BindAddr, Families, Listener, OpenListener};
+pub use listener::{BindAddr, Families, Listener, Listening, OpenListener, SPREADS_CONNECTIONS};
 pub use protocol::{End, Protocol};
 pub use shared_tcp::TcpWriter;
 pub use socket::{KeepAlive, SocketOptions};

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
+use tokio::runtime::Handle;
 
 use crate::{SocketOptions, Stream};
 
@@ -165,6 +166,24 @@ pub enum Families {
     V6Only,
 }
 
+/// How to listen.
+#[derive(Debug, Clone, Copy)]
+pub struct Listening<'a> {
+    /// Which connections an IPv6 address takes.
+    pub families: Families,
+    /// Connections the kernel completes before they are accepted.
+    pub backlog: u32,
+    /// Lets other sockets that ask for it as well listen on the same address (`SO_REUSEPORT`), where the system then spreads
+    /// connections over them ([`SPREADS_CONNECTIONS`]). No effect elsewhere.
+    pub reuse_port: bool,
+    /// Options of the sockets.
+    pub socket: &'a SocketOptions,
+}
+
+/// Whether this system spreads connections over all sockets that listen on one address with `SO_REUSEPORT`. Others let one of
+/// them have all, have no such option, or have it by another name.
+pub const SPREADS_CONNECTIONS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 impl Listener {
     /// Binds and listens, or takes over what is open already. `[::]` takes connections of IPv4, too, unless `families` says
     /// otherwise, whatever the system's default is.
@@ -172,18 +191,13 @@ impl Listener {
     /// # Errors
     /// The name does not resolve, or no address of it can be bound. A unix path that holds anything but a socket nobody
     /// listens on is refused and left alone.
-    pub async fn bind(
-        addr: &BindAddr,
-        families: Families,
-        backlog: u32,
-        options: &SocketOptions,
-    ) -> io::Result<Self> {
+    pub async fn bind(addr: &BindAddr, how: Listening<'_>) -> io::Result<Self> {
         match addr {
-            BindAddr::Ip(addr) => Self::bind_tcp(*addr, families, backlog, options),
+            BindAddr::Ip(addr) => Self::bind_tcp(*addr, how),
             BindAddr::Name(name) => {
                 let mut failed = None;
                 for addr in tokio::net::lookup_host(name).await? {
-                    match Self::bind_tcp(addr, families, backlog, options) {
+                    match Self::bind_tcp(addr, how) {
                         Ok(listener) => return Ok(listener),
                         Err(error) => failed = Some(error),
                     }
@@ -192,27 +206,60 @@ impl Listener {
                     .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
             }
             #[cfg(unix)]
-            BindAddr::Unix(path) => Self::bind_unix(path, backlog),
-            BindAddr::Open(listener) => listener.open(options),
+            BindAddr::Unix(path) => Self::bind_unix(path, how.backlog),
+            BindAddr::Open(listener) => listener.open(how.socket),
         }
     }
 
-    fn bind_tcp(
-        addr: SocketAddr,
-        families: Families,
-        backlog: u32,
-        options: &SocketOptions,
-    ) -> io::Result<Self> {
+    /// Whether the system spreads connections over this socket and its [siblings](Self::sibling): not without
+    /// [`Listening::reuse_port`], not everywhere ([`SPREADS_CONNECTIONS`]), not over what was opened elsewhere or is a unix socket.
+    pub fn spreads_connections(&self, how: Listening<'_>) -> bool {
+        matches!(self, Self::Tcp(..)) && how.reuse_port && SPREADS_CONNECTIONS
+    }
+
+    /// One more socket that listens on the same address, in the runtime this is called in.
+    ///
+    /// # Errors
+    /// What the system says: at the latest, if it does not [spread connections](Self::spreads_connections), that the address is in
+    /// use. Unix sockets have no siblings.
+    pub fn sibling(&self, how: Listening<'_>) -> io::Result<Self> {
+        Self::bind_tcp(self.local_addr().ok_or(io::ErrorKind::Unsupported)?, how)
+    }
+
+    /// Has another runtime watch the socket.
+    ///
+    /// # Errors
+    /// What the system says; the runtime has been shut down.
+    pub fn moved_to(self, runtime: &Handle) -> io::Result<Self> {
+        let _inside = runtime.enter();
+        let tcp = |listener: TcpListener| TcpListener::from_std(listener.into_std()?);
+        #[cfg(unix)]
+        let unix = |listener: UnixListener| UnixListener::from_std(listener.into_std()?);
+        Ok(match self {
+            Self::Tcp(listener, options) => Self::Tcp(tcp(listener)?, options),
+            Self::Handed(listener, options) => Self::Handed(tcp(listener)?, options),
+            #[cfg(unix)]
+            Self::Unix(listener, file) => Self::Unix(unix(listener)?, file),
+            #[cfg(unix)]
+            Self::HandedUnix(listener) => Self::HandedUnix(unix(listener)?),
+        })
+    }
+
+    fn bind_tcp(addr: SocketAddr, how: Listening<'_>) -> io::Result<Self> {
         // Accepted sockets inherit the options on Linux; buffer sizes must be set before `listen` everywhere.
-        let socket = options.socket(addr)?;
+        let socket = how.socket.socket(addr)?;
         #[cfg(not(windows))]
         socket.set_reuse_address(true)?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if how.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
         if addr.is_ipv6() {
-            socket.set_only_v6(families == Families::V6Only)?;
+            socket.set_only_v6(how.families == Families::V6Only)?;
         }
         socket.bind(&addr.into())?;
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        Ok(Self::Tcp(TcpListener::from_std(socket.into())?, options.clone()))
+        socket.listen(i32::try_from(how.backlog).unwrap_or(i32::MAX))?;
+        Ok(Self::Tcp(TcpListener::from_std(socket.into())?, how.socket.clone()))
     }
 
     #[cfg(unix)]

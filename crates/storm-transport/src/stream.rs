@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 
 use crate::shared_tcp::{SharedTcp, TcpWriter};
 
@@ -63,6 +64,21 @@ impl Stream {
             return Self::Unix(Box::new(unix));
         }
         Self::Foreign(Box::new(Foreign(stream.expect("it is none of those it was taken for"))))
+    }
+
+    /// Has another runtime watch the socket, whose threads are then woken by it. TLS and what was opened elsewhere stay where they
+    /// are: such a stream works anywhere, as long as its own runtime is there.
+    ///
+    /// # Errors
+    /// What the system says; the runtime has been shut down. The stream is dropped.
+    pub fn moved_to(self, runtime: &Handle) -> io::Result<Self> {
+        let _inside = runtime.enter();
+        Ok(match self {
+            Self::Tcp(tcp) => Self::Tcp(TcpStream::from_std(tcp.into_std()?)?),
+            #[cfg(unix)]
+            Self::Unix(unix) => UnixStream::from_std(unix.into_std()?)?.into(),
+            other => other,
+        })
     }
 
     /// The stream for a connection, and its socket for others to write to, where they may.

@@ -69,10 +69,10 @@ pub struct Connection<T, P: Protocol> {
     armed_busy: bool,
     /// The peer has ended its stream.
     peer_ended: bool,
+    /// How often the room for one read has been doubled.
+    doubled: u8,
     /// It has, and the protocol is to look once more at what is left.
     ended: bool,
-    /// The last read filled its buffer.
-    eager: bool,
     /// Bytes read since the task last had to wait: bounds what one turn does.
     turn: u32,
     deadlines: Deadlines,
@@ -127,8 +127,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             flush: false,
             armed_busy: false,
             peer_ended: false,
+            doubled: 0,
             ended: false,
-            eager: false,
             turn: 0,
             deadlines,
             fault: None,

@@ -15,8 +15,8 @@ use crate::stream::Transport;
 
 /// Room for one read. A kernel receive buffer of the default size fits in.
 const CHUNK: usize = 64 * 1024;
-/// Room for one read of a connection whose last one filled what it was given.
-const LARGE_CHUNK: usize = 512 * 1024;
+/// How often that doubles while reads fill what they are given: up to 512 KiB.
+const MOST_DOUBLED: u8 = 3;
 /// Less room than this and the buffer is changed before the next read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// Bytes one turn reads before the connection lets others run.
@@ -77,7 +77,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         let Some(transport) = &mut self.transport else {
             return Poll::Ready(Ok(0));
         };
-        make_room(&mut self.inbox, &self.protocol, if self.eager { LARGE_CHUNK } else { CHUNK });
+        let chunk = CHUNK << self.doubled;
+        make_room(&mut self.inbox, &self.protocol, chunk);
         let room = self.inbox.capacity() - self.inbox.len();
         let read = pin!(transport.read_buf(&mut self.inbox)).poll(cx);
         match read {
@@ -91,8 +92,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Poll::Ready(Ok(0))
             }
             Poll::Ready(Ok(count)) => {
-                // More was there than fitted: take more at once from now on, and less again when less comes.
-                self.eager = count == room || (self.eager && count > CHUNK / 2);
+                // More was there than fitted: take more at once from now on, and less again when less comes. Not more than
+                // comes, though: the fewer buffers are in use, the more of them are in cache.
+                if count == room && count >= chunk / 2 {
+                    self.doubled = MOST_DOUBLED.min(self.doubled + 1);
+                } else if count <= chunk / 4 {
+                    self.doubled = self.doubled.saturating_sub(1);
+                }
                 self.driver.received(count as u64, 0);
                 Poll::Ready(Ok(count))
             }
