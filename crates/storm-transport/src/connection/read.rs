@@ -96,7 +96,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 // comes, though: the fewer buffers are in use, the more of them are in cache.
                 if count == room && count >= chunk / 2 {
                     self.doubled = MOST_DOUBLED.min(self.doubled + 1);
-                } else if count <= chunk / 4 {
+                } else if self.inbox.len() < chunk / 2 && room > chunk / 2 {
                     self.doubled = self.doubled.saturating_sub(1);
                 }
                 self.driver.received(count as u64, 0);
