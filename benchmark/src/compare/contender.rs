@@ -214,7 +214,7 @@ mod tests {
         assert!(!serves(per_core, "ws-m16") && serves(per_core, "ws-m16-t1"));
         let yardstick = all.iter().find(|c| c.name == "yardstick-ws").unwrap();
         assert!(serves(yardstick, "bc-m16") && serves(yardstick, "burst-ws-m1-t2"));
-        assert!(!serves(yardstick, "burst-bc-m400-t2"));
+        assert!(!serves(yardstick, "burst-bc-m16-t2"));
     }
 
     #[test]
