@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::cork;
 use crate::middleware::MiddlewareChain;
 use crate::outbox::{Admission, Payload, SharedFrames, Terms, Ticket};
 use crate::{
@@ -168,25 +169,27 @@ impl Broadcasting<'_> {
         let (mut terms, mut usual, mut terms_of) = (Terms::default(), true, std::ptr::null());
         let mut deliveries = Deliveries::default();
         let Self { broadcast, frames, report, full, .. } = self;
+        let in_batch = cork::session();
         broadcast.audience.visit(|id, session| {
             if Some(id) == broadcast.except {
                 return;
             }
-            if let Some(chain) = session.server().middleware() {
-                // Hooks are user code, and a lock is held here.
-                middleware.get_or_insert_with(|| chain.clone());
-                members.push(session.clone());
-                return;
-            }
-            let payload = Payload::Shared(&broadcast.message, frames);
-            let hub = Arc::as_ptr(session.server());
-            if terms_of != hub {
-                (terms, terms_of) = (broadcast.terms_for(session), hub);
+            let hub = session.server();
+            if terms_of != Arc::as_ptr(hub) {
+                if let Some(chain) = hub.middleware() {
+                    // Hooks are user code, and a lock is held here.
+                    middleware.get_or_insert_with(|| chain.clone());
+                    members.push(session.clone());
+                    return;
+                }
+                (terms, terms_of) = (broadcast.terms_for(session), Arc::as_ptr(hub));
                 usual = terms.is_usual();
                 note_budget(&mut budgets, session);
-                deliveries.enter(session.server());
+                deliveries.enter(hub);
             }
-            let mut outbox = session.outbox();
+            let mut outbox =
+                if in_batch == Some(id) { session.outbox() } else { session.outbox_from_outside() };
+            let payload = Payload::Shared(&broadcast.message, frames);
             let listed = deliveries.open && outbox.promise_delivery();
             let admission = match usual {
                 true => outbox.admit(payload, None),

@@ -59,6 +59,11 @@ pub(crate) fn end(session: SessionId) -> Option<(Box<dyn Encode>, Corked)> {
     })
 }
 
+/// Whose batch is under way on this thread.
+pub(crate) fn session() -> Option<SessionId> {
+    CORK.with_borrow(|cork| cork.as_ref().map(|cork| cork.session))
+}
+
 /// Takes what the batch of `session` has queued so far, if it is under way on this thread.
 pub(crate) fn drain(session: SessionId) -> Option<Corked> {
     CORK.with_borrow_mut(|cork| {

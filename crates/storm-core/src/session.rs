@@ -434,11 +434,18 @@ impl Session {
     /// The outbox, for anyone but the connection task's own batch, which ends if it is this thread's.
     pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
         let corked = cork::drain(self.0.id);
-        let mut outbox = self.0.outbox.lock();
-        self.0.uncork.store(true, Ordering::Relaxed);
+        let mut outbox = self.outbox_from_outside();
         if let Some(corked) = corked {
             outbox.end_batch(corked);
         }
+        outbox
+    }
+
+    /// The outbox, for those who know that this thread is not in a batch of the session.
+    #[inline]
+    pub(crate) fn outbox_from_outside(&self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
+        let outbox = self.0.outbox.lock();
+        self.0.uncork.store(true, Ordering::Relaxed);
         outbox
     }
 
