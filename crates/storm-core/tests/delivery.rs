@@ -237,6 +237,22 @@ fn a_task_at_work_writes_by_itself() {
 }
 
 #[test]
+fn what_a_task_has_taken_goes_before_what_is_queued_behind() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    let mut member = Member::new(&hub, 100);
+    broadcast(&hub, "taken ");
+    // Woken by something else than a send, the task takes what it finds.
+    let mut writing = SendQueue::default();
+    member.driver.sync(&mut writing, 0);
+    broadcast(&hub, "behind");
+    deliver(&mut lane);
+    assert_eq!(member.socket.writes(), Vec::<String>::new());
+    assert_eq!(writing.as_single_slice(), Some(&b"taken "[..]));
+    assert_eq!(member.park().0, "behind");
+}
+
+#[test]
 fn closing_and_aborted_sessions_are_their_tasks_affair() {
     let hub = roomy();
     let mut lane = hub.deliver_broadcasts();

@@ -552,6 +552,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// The connection task's visit: accounts `written` bytes and hands out what is queued if `writing` is empty. Returns
     /// whether too much waits in all sessions.
     pub(crate) fn sync(&mut self, writing: &mut SendQueue, written: usize) -> bool {
+        // Whatever woke the task, what it takes must be written before anything else is.
+        self.parked = false;
         // After an abort nothing is in flight any more.
         self.in_flight = self.in_flight.saturating_sub(written);
         self.bytes_sent += written as u64;
