@@ -14,7 +14,12 @@ const LARGEST_KEPT: usize = 1024 * 1024;
 
 /// The spare buffers of one kind on one thread.
 #[derive(Debug, Default)]
-pub struct BufferPool(RefCell<Vec<BytesMut>>);
+pub struct BufferPool {
+    spare: RefCell<Vec<BytesMut>>,
+    /// Empty boxes for those who want a buffer in one.
+    #[expect(clippy::vec_box, reason = "the boxes are what it keeps")]
+    boxes: RefCell<Vec<Box<BytesMut>>>,
+}
 
 thread_local! {
     static READ: BufferPool = BufferPool::default();
@@ -34,7 +39,7 @@ impl BufferPool {
 
     /// An empty buffer with room for at least `capacity` bytes.
     pub fn take(&self, capacity: usize) -> BytesMut {
-        let mut spare = self.0.borrow_mut();
+        let mut spare = self.spare.borrow_mut();
         // A payload cut from it may still be alive: then its room cannot be had back, and it waits for its turn.
         let fits = |buffer: &mut BytesMut| buffer.capacity() >= capacity || buffer.try_reclaim(capacity);
         match (0..spare.len()).rev().find(|&at| fits(&mut spare[at])) {
@@ -49,11 +54,32 @@ impl BufferPool {
         if buffer.capacity() > LARGEST_KEPT {
             return;
         }
-        let mut spare = self.0.borrow_mut();
+        let mut spare = self.spare.borrow_mut();
         if spare.len() == KEPT {
             spare.remove(0);
         }
         spare.push(buffer);
+    }
+
+    /// As [`take`](Self::take), in a box: whoever holds none most of the time has room for one word only.
+    pub fn take_boxed(&self, capacity: usize) -> Box<BytesMut> {
+        let buffer = self.take(capacity);
+        match self.boxes.borrow_mut().pop() {
+            Some(mut boxed) => {
+                *boxed = buffer;
+                boxed
+            }
+            None => Box::new(buffer),
+        }
+    }
+
+    /// As [`give`](Self::give); the box is kept, too.
+    pub fn give_boxed(&self, mut boxed: Box<BytesMut>) {
+        self.give(std::mem::take(&mut *boxed));
+        let mut boxes = self.boxes.borrow_mut();
+        if boxes.len() < KEPT {
+            boxes.push(boxed);
+        }
     }
 }
 
@@ -88,12 +114,31 @@ mod tests {
     }
 
     #[test]
+    fn a_box_comes_back_with_or_without_its_buffer() {
+        let pool = BufferPool::default();
+        let boxed = pool.take_boxed(1000);
+        let (box_at, buffer_at) = (&raw const *boxed, boxed.as_ptr());
+        pool.give_boxed(boxed);
+        let mut again = pool.take_boxed(1000);
+        assert_eq!((&raw const *again, again.as_ptr()), (box_at, buffer_at));
+        again.extend_from_slice(&[7; 1000]);
+        let payload = again.split().freeze();
+        pool.give_boxed(again);
+        let other = pool.take_boxed(1000);
+        assert_eq!(&raw const *other, box_at);
+        assert_ne!(other.as_ptr(), payload.as_ptr());
+    }
+
+    #[test]
     fn what_it_keeps_is_bounded() {
         let pool = BufferPool::default();
         for _ in 0..3 * KEPT {
             pool.give(BytesMut::with_capacity(10));
         }
         pool.give(BytesMut::with_capacity(LARGEST_KEPT + 1));
-        assert_eq!(pool.0.borrow().len(), KEPT);
+        let boxes: Vec<_> = (0..3 * KEPT).map(|_| pool.take_boxed(10)).collect();
+        boxes.into_iter().for_each(|boxed| pool.give_boxed(boxed));
+        assert_eq!(pool.boxes.borrow().len(), KEPT);
+        assert_eq!(pool.spare.borrow().len(), KEPT);
     }
 }

@@ -32,8 +32,6 @@ pub struct Driver {
     session: Session,
     /// The encoder of this task's own batches ([`crate::cork`]); `None` while one is under way, or if there can be none.
     twin: Option<Box<dyn Encode>>,
-    /// A batch has begun.
-    in_batch: bool,
 }
 
 impl Driver {
@@ -56,7 +54,7 @@ impl Driver {
         let session = Session::new(hub.clone(), role, peer.into(), encoder, attachment);
         session.0.state.advance(ConnectionState::Connected);
         hub.enter(&session);
-        Self { session, twin, in_batch: false }
+        Self { session, twin }
     }
 
     /// The session.
@@ -68,8 +66,9 @@ impl Driver {
     /// to it, it needs no lock. Ends with the next `sync` or `park`; called again before that it does nothing.
     #[inline]
     pub fn begin_batch(&mut self) {
-        if !self.in_batch {
-            self.in_batch = true;
+        let in_batch = &self.session.0.in_batch;
+        if !in_batch.load(Ordering::Relaxed) {
+            in_batch.store(true, Ordering::Relaxed);
             self.cork();
         }
     }
@@ -98,9 +97,9 @@ impl Driver {
     fn outbox(&mut self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
         let inner = &self.session.0;
         let mut outbox = inner.outbox.lock();
-        if std::mem::take(&mut self.in_batch)
-            && let Some((twin, corked)) = cork::end(inner.id)
-        {
+        let in_batch = inner.in_batch.load(Ordering::Relaxed);
+        inner.in_batch.store(false, Ordering::Relaxed);
+        if in_batch && let Some((twin, corked)) = cork::end(inner.id) {
             self.twin = Some(twin);
             inner.uncork.store(true, Ordering::Relaxed);
             outbox.end_batch(corked);

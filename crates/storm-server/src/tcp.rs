@@ -168,7 +168,8 @@ where
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
             let prepared = Box::pin(prepare(stream, remote, &shared, &*endpoint));
-            if let Some((stream, peer)) = within_budget(&shared, remote, prepared).await {
+            let prepared = Box::pin(within_budget(&shared, remote, prepared)).await;
+            if let Some((stream, peer)) = prepared {
                 endpoint.run(stream, peer, &shared, slot);
             }
         });

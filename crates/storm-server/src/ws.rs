@@ -253,7 +253,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
         tokio::spawn(async move {
             let upgrading = Box::pin(endpoint.upgrade(stream, remote, &shared));
-            let upgraded = within_budget(&shared, remote, upgrading).await;
+            let upgraded = Box::pin(within_budget(&shared, remote, upgrading)).await;
             if let Some(upgraded) = upgraded {
                 endpoint.run(upgraded, &shared, slot);
             }

@@ -44,7 +44,9 @@ pub enum AnyStream<T> {
     #[cfg(feature = "tls")]
     Tls(Box<crate::tls::TlsStream>),
     /// Opened by somebody else: see [`Stream::of`].
-    Foreign(Box<dyn Transport>),
+    ///
+    /// Boxed twice, so that the others are two words.
+    Foreign(Box<Box<dyn Transport>>),
 }
 
 impl Stream {
@@ -63,7 +65,8 @@ impl Stream {
         if let Some(Some(unix)) = any.downcast_mut::<Option<UnixStream>>().map(Option::take) {
             return Self::Unix(Box::new(unix));
         }
-        Self::Foreign(Box::new(Foreign(stream.expect("it is none of those it was taken for"))))
+        let foreign = Foreign(stream.expect("it is none of those it was taken for"));
+        Self::Foreign(Box::new(Box::new(foreign)))
     }
 
     /// Has another runtime watch the socket, whose threads are then woken by it. TLS and what was opened elsewhere stay where they

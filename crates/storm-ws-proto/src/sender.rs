@@ -74,12 +74,17 @@ pub enum SendError {
 /// # Ok::<(), storm_ws_proto::SendError>(())
 /// ```
 pub struct Sender {
-    /// `Some` in a client: RFC 6455 §5.3 wants a fresh key for each of its frames.
-    /// Boxed twice: a server has none, and its idle sessions are many.
-    masks: Option<Box<Box<dyn MaskSource + Send>>>,
-    deflater: Option<Box<Deflater>>,
+    /// Boxed: a server without compression has none of it, and its idle sessions are many.
+    extra: Option<Box<Extra>>,
     open: Option<Box<OpenMessage>>,
     closed: bool,
+}
+
+#[derive(Default)]
+struct Extra {
+    /// `Some` in a client: RFC 6455 §5.3 wants a fresh key for each of its frames.
+    masks: Option<Box<dyn MaskSource + Send>>,
+    deflater: Option<Box<Deflater>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +113,7 @@ impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender")
             .field("role", &self.role())
-            .field("deflater", &self.deflater)
+            .field("deflater", &self.extra.as_ref().and_then(|extra| extra.deflater.as_ref()))
             .field("open", &self.open)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
@@ -119,13 +124,14 @@ impl Sender {
     /// The send half of a server: frames are not masked.
     #[must_use]
     pub fn server() -> Self {
-        Self { masks: None, deflater: None, open: None, closed: false }
+        Self { extra: None, open: None, closed: false }
     }
 
     /// The send half of a client: each frame takes a key from `masks`.
     #[must_use]
     pub fn client(masks: impl MaskSource + Send + 'static) -> Self {
-        Self { masks: Some(Box::new(Box::new(masks))), ..Self::server() }
+        let extra = Extra { masks: Some(Box::new(masks)), deflater: None };
+        Self { extra: Some(Box::new(extra)), ..Self::server() }
     }
 
     /// Compresses messages as agreed. A window of 8 bits agreed for this side is kept to by never
@@ -133,20 +139,30 @@ impl Sender {
     #[cfg(feature = "deflate")]
     #[must_use]
     pub fn deflate(mut self, params: &crate::DeflateParams, options: &crate::DeflateOptions) -> Self {
-        self.deflater = Deflater::new(self.role(), params, options).map(Box::new);
+        if let Some(deflater) = Deflater::new(self.role(), params, options) {
+            self.extra.get_or_insert_default().deflater = Some(Box::new(deflater));
+        }
         self
     }
 
     /// Which side this is.
     #[must_use]
     pub fn role(&self) -> Role {
-        if self.masks.is_some() { Role::Client } else { Role::Server }
+        match &self.extra {
+            Some(extra) if extra.masks.is_some() => Role::Client,
+            _ => Role::Server,
+        }
     }
 
     /// Whether messages are compressed, so that each depends on what was sent before.
     #[must_use]
     pub fn compresses(&self) -> bool {
-        self.deflater.is_some()
+        self.extra.as_ref().is_some_and(|extra| extra.deflater.is_some())
+    }
+
+    #[inline]
+    fn deflater(&mut self) -> Option<&mut Deflater> {
+        self.extra.as_mut()?.deflater.as_deref_mut()
     }
 
     /// Whether a fragmented message waits for its last fragment.
@@ -200,7 +216,7 @@ impl Sender {
         wire: &mut W,
     ) -> Result<(), SendError> {
         self.check_may_begin()?;
-        if let Some(deflater) = &mut self.deflater
+        if let Some(deflater) = self.deflater()
             && compress
             && deflater.wants(payload.as_slice().len())
             && let Some(compressed) = deflater.message(payload.as_slice())
@@ -231,7 +247,7 @@ impl Sender {
             return Err(SendError::Closed);
         }
         let begins = self.open.is_none();
-        let compressed = compress && self.deflater.is_some();
+        let compressed = compress && self.compresses();
         let mut open = self
             .open
             .take()
@@ -243,7 +259,7 @@ impl Sender {
         }
         checked?;
         let opcode = if begins { kind.into() } else { Opcode::Continuation };
-        match self.deflater.as_deref_mut().filter(|_| compressed) {
+        match self.deflater().filter(|_| compressed) {
             Some(deflater) => {
                 let piece = if fin { deflater.last_piece(payload) } else { deflater.piece(payload) };
                 // RFC 7692 §6.1: RSV1 only on the first frame.
@@ -293,7 +309,8 @@ impl Sender {
     /// What a broadcast must encode for to reach this connection.
     #[must_use]
     pub fn shared_key(&self) -> SharedKey {
-        SharedKey(self.deflater.as_ref().map(|deflater| DeflateKey {
+        let deflater = self.extra.as_ref().and_then(|extra| extra.deflater.as_ref());
+        SharedKey(deflater.map(|deflater| DeflateKey {
             window_bits: deflater.window_bits(),
             level: deflater.level(),
             min_size: deflater.min_size(),
@@ -314,11 +331,11 @@ impl Sender {
         wire: &mut W,
     ) -> Result<(), SendError> {
         self.check_may_begin()?;
-        if self.masks.is_some() {
+        if self.role() == Role::Client {
             return Err(SendError::SharedByClient);
         }
         if let Some(bits) = frame.window_bits() {
-            match &mut self.deflater {
+            match self.deflater() {
                 // A smaller window than agreed is within the agreement.
                 Some(deflater) if bits <= deflater.window_bits() => deflater.forget(),
                 _ => return Err(SendError::SharedKeyMismatch),
@@ -369,7 +386,8 @@ impl Sender {
         payload: Payload<'_>,
         wire: &mut W,
     ) {
-        let mask = self.masks.as_mut().map(|masks| masks.next_key());
+        let masks = self.extra.as_mut().and_then(|extra| extra.masks.as_mut());
+        let mask = masks.map(|masks| masks.next_key());
         let len = payload.as_slice().len();
         let head = FrameHead { fin, rsv1, opcode, mask, len: len as u64 };
         let mut head_bytes = [0; MAX_HEAD];

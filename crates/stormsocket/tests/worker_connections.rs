@@ -164,6 +164,61 @@ async fn echoes(peer: &mut Peer, payload: &[u8]) {
 }
 
 #[tokio::test]
+async fn broadcasts_and_answers_keep_their_orders_while_others_come_and_go() {
+    const MEMBERS: usize = 200;
+    const BROADCASTS: usize = 50;
+    const ECHOES: usize = 20;
+    for reuse_port in WAYS {
+        let server = frames(reuse_port).backlog(256).start().await.unwrap();
+        let mut staying = tokio::task::JoinSet::new();
+        for _ in 0..MEMBERS {
+            let mut peer = Peer::connect(addr_of(&server)).await;
+            echoes(&mut peer, b"here").await;
+            staying.spawn(async move {
+                for n in 0..ECHOES {
+                    peer.send(&frame(format!("echo {n}").as_bytes())).await;
+                }
+                let (mut echoed, mut heard) = (0, 0);
+                while echoed < ECHOES || heard < BROADCASTS {
+                    let got = String::from_utf8(peer.frame().await).unwrap();
+                    match got.strip_prefix("echo ") {
+                        Some(n) => {
+                            assert_eq!(n, echoed.to_string());
+                            echoed += 1;
+                        }
+                        None => {
+                            assert_eq!(got, format!("to all {heard}"));
+                            heard += 1;
+                        }
+                    }
+                }
+                peer
+            });
+        }
+        let addr = addr_of(&server);
+        let coming_and_going = tokio::spawn(async move {
+            for n in 0..100 {
+                let peer = Peer::connect(addr).await;
+                if n % 2 == 0 {
+                    peer.reset();
+                }
+            }
+        });
+        for n in 0..BROADCASTS {
+            let report = soon(server.broadcast(format!("to all {n}")).into_future()).await;
+            assert!(report.sent >= MEMBERS, "{report:?}");
+            tokio::task::yield_now().await;
+        }
+        soon(coming_and_going).await.unwrap();
+        let peers = soon(staying.join_all()).await;
+        assert_eq!(peers.len(), MEMBERS);
+        assert!(server.metrics().total_connections >= MEMBERS as u64);
+        drop(peers);
+        stop(&server).await;
+    }
+}
+
+#[tokio::test]
 async fn limits_count_the_connections_of_all_threads() {
     for reuse_port in WAYS {
         let server = frames(reuse_port).max_connections(5).start().await.unwrap();

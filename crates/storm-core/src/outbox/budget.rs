@@ -34,7 +34,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
         let mut backlog = std::mem::take(&mut aside.backlog);
         self.drop_empty_aside();
         let dropped = std::iter::from_fn(|| backlog.pop()).fold(0, |count, _| count + 1);
-        self.messages_dropped += dropped;
+        if dropped > 0 {
+            self.count_dropped(dropped);
+        }
         self.settle();
         self.relieve();
         dropped

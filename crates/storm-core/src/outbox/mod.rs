@@ -38,9 +38,11 @@ const MOST_CORKED: u32 = 256 * 1024;
 /// Bytes up to which the task takes messages that may go again: worth a write, and the rest can still go.
 const DRAWN: usize = 16 * 1024;
 
-/// Bits of [`Outbox::room`]: senders wait until half of the limit is left; a budget wants to know what waits.
+/// Bits of [`Outbox::room`]: senders wait until half of the limit is left; a budget wants to know what waits; a message that
+/// is sent in parts has begun and not ended.
 const FULL: u8 = 1;
 const ACCOUNTED: u8 = 2;
+const IN_PARTS: u8 = 4;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,11 +122,9 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// Bytes the connection task has taken and the kernel does not have yet.
     in_flight: usize,
     limit: usize,
-    /// [`FULL`] while it is backpressured, and [`ACCOUNTED`]: one look tells that there is nothing to do.
+    /// [`FULL`] while it is backpressured, [`ACCOUNTED`] and [`IN_PARTS`]: one look tells that there is nothing to do.
     room: u8,
     pub(crate) phase: Phase,
-    /// A message that is sent in parts has begun and not ended.
-    in_parts: bool,
     /// The connection task. Present once it has parked for the first time.
     task: Option<Waker>,
     /// The task sleeps and nothing has woken it since: the next message must.
@@ -136,9 +136,16 @@ pub(crate) struct Outbox<E: ?Sized> {
     account: Option<Box<Account>>,
     pub(crate) bytes_sent: u64,
     pub(crate) messages_sent: u64,
-    pub(crate) messages_dropped: u64,
-    pub(crate) messages_replaced: u64,
+    /// Boxed: most sessions lose none.
+    lost: Option<Box<Lost>>,
     encoder: E,
+}
+
+/// Messages that do not leave, by what became of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lost {
+    pub(crate) dropped: u64,
+    pub(crate) replaced: u64,
 }
 
 #[derive(Default)]
@@ -168,7 +175,6 @@ impl<E: Encode> Outbox<E> {
             limit: limit.unwrap_or(usize::MAX),
             room: if budget.is_some() { ACCOUNTED } else { 0 },
             phase: Phase::Open,
-            in_parts: false,
             task: None,
             parked: false,
             listed: false,
@@ -176,8 +182,7 @@ impl<E: Encode> Outbox<E> {
             account: budget.map(|budget| Box::new(Account::new(budget))),
             bytes_sent: 0,
             messages_sent: 0,
-            messages_dropped: 0,
-            messages_replaced: 0,
+            lost: None,
             encoder,
         }
     }
@@ -186,6 +191,20 @@ impl<E: Encode> Outbox<E> {
 impl<E: Encode + ?Sized> Outbox<E> {
     pub(crate) const fn is_backpressured(&self) -> bool {
         self.room & FULL != 0
+    }
+
+    const fn is_in_parts(&self) -> bool {
+        self.room & IN_PARTS != 0
+    }
+
+    /// Messages that were queued, or were to be, and do not leave.
+    pub(crate) fn lost(&self) -> Lost {
+        self.lost.as_deref().copied().unwrap_or_default()
+    }
+
+    #[cold]
+    pub(crate) fn count_dropped(&mut self, messages: u64) {
+        self.lost.get_or_insert_default().dropped += messages;
     }
 
     pub(crate) fn pending_bytes(&self) -> usize {
@@ -199,7 +218,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// Whether a message that has not waited would be queued now.
     pub(crate) fn may_admit(&self) -> bool {
         let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
-        self.phase == Phase::Open && !self.in_parts && !self.is_backpressured() && !waiting
+        self.phase == Phase::Open && !self.is_in_parts() && !self.is_backpressured() && !waiting
     }
 
     /// Queues `payload` if there is room; `ticket` is the caller's place if it has waited.
@@ -212,9 +231,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
             return Ok(Admission::Closed);
         }
         let is_its_turn = self.is_turn_of(ticket);
-        let continues = self.in_parts
+        let continues = self.is_in_parts()
             && matches!(&payload, Payload::Part(part) if part.as_ref().is_some_and(|part| !part.first));
-        if self.in_parts && !continues {
+        if self.is_in_parts() && !continues {
             return Ok(Admission::Busy);
         }
         self.leave_room_for_batch();
@@ -244,7 +263,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
                 let part = part.take().expect("a send queues its part once");
                 let last = part.last;
                 self.encoder.encode_part(part, queue)?;
-                self.in_parts = !last;
+                self.room = if last { self.room & !IN_PARTS } else { self.room | IN_PARTS };
                 self.queued();
                 if last {
                     self.messages_sent += 1;
@@ -289,7 +308,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if self.phase != Phase::Open {
             return Ok(Admission::Closed);
         }
-        if self.in_parts {
+        if self.is_in_parts() {
             return Ok(Admission::Busy);
         }
         self.leave_room_for_batch();
@@ -314,7 +333,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
         let entry = Entry { message: payload.into_message(), terms: terms.clone() };
         let replaced = self.aside.get_or_insert_default().backlog.put(entry);
-        self.messages_replaced += u64::from(replaced.is_some());
+        if replaced.is_some() {
+            self.lost.get_or_insert_default().replaced += 1;
+        }
         self.queued();
         Ok(Admission::Queued)
     }
@@ -334,7 +355,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && let Some(dropped) = aside.backlog.pop_droppable()
         {
             freed += dropped.cost();
-            self.messages_dropped += 1;
+            self.lost.get_or_insert_default().dropped += 1;
         }
         true
     }
@@ -407,7 +428,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         match encoded {
             Ok(()) => self.messages_sent += 1,
             // What the encoder could not tell when it was asked.
-            Err(_) => self.messages_dropped += 1,
+            Err(_) => self.count_dropped(1),
         }
     }
 
@@ -525,7 +546,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && self.phase == Phase::Open
             && !self.is_backpressured()
             && !waiting
-            && !self.in_parts
+            && !self.is_in_parts()
             && self.aside.is_none()
             && self.queue.len() + self.in_flight <= self.limit / 2;
         let quarter = u32::try_from(self.limit / 4).unwrap_or(MOST_CORKED);
@@ -580,7 +601,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             self.room &= !FULL;
             if let Some(waiters) = &self.waiters {
                 // The parts of a message go before those who wait for its end, wherever in line its writer is.
-                if self.in_parts { waiters.wake_senders() } else { waiters.wake_first() }
+                if self.room & IN_PARTS != 0 { waiters.wake_senders() } else { waiters.wake_first() }
             }
         }
     }

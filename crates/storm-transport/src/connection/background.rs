@@ -30,7 +30,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                     return Poll::Ready(());
                 }
             };
-            let wish = self.driver.park(&mut self.writing, std::mem::take(&mut self.written), cx.waker());
+            let written = self.written();
+            let wish = self.driver.park(&mut self.writing, written, cx.waker());
             if self.obey(wish).is_ready() {
                 return Poll::Ready(());
             }
@@ -58,7 +59,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     /// Writes what the last batch queued; ready when the transport is gone. Registers for nothing but room to write.
     pub(super) fn poll_flush_batch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let wish = self.driver.sync(&mut self.writing, std::mem::take(&mut self.written));
+        let written = self.written();
+        let wish = self.driver.sync(&mut self.writing, written);
         if self.obey(wish).is_ready() {
             return Poll::Ready(());
         }
@@ -69,6 +71,16 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Poll::Ready(())
             }
         }
+    }
+
+    /// Bytes that have left and are to be accounted. What the transport keeps (TLS does) is not with the kernel yet, and still
+    /// counts as pending.
+    fn written(&mut self) -> usize {
+        let held = match &self.transport {
+            Some(transport) if self.flush => transport.held_back().min(self.given),
+            _ => 0,
+        };
+        std::mem::replace(&mut self.given, held) - held
     }
 
     /// Does what the session's users want; ready when that is the end.
@@ -113,11 +125,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.writing.advance(count);
-                    // What the transport keeps (TLS does) is not with the kernel yet, and still counts as pending.
-                    let unflushed = self.unflushed + count;
-                    let held = unflushed.min(transport.held_back());
-                    self.written += unflushed - held;
-                    self.unflushed = held;
+                    self.given += count;
                     self.flush = true;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
@@ -126,7 +134,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         match transport.poll_flush(cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(flushed) => {
-                self.written += std::mem::take(&mut self.unflushed);
                 self.flush = false;
                 flushed.map(|()| true)
             }
@@ -178,7 +185,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 | io::ErrorKind::NetworkDown
         );
         if !expected && self.transport.is_some() {
-            self.fault = Some(error);
+            self.rare.get_or_insert_default().fault = Some(error);
         }
         self.over(DisconnectReason::TransportError, true);
     }

@@ -15,16 +15,16 @@ use crate::stream::Transport;
 /// Deadlines of the loop itself, and a timer for those and the protocol's.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    /// When application data last came, or was last being handled. Kept only if there is an idle timeout.
-    last_data: Option<Box<Instant>>,
-    /// Of a connection that is ending.
-    ending: Option<Box<Ending>>,
+    /// Boxed: most open connections have none of them.
+    times: Option<Box<Times>>,
     /// Of a client, or of a connection that is ending.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug, Default)]
-struct Ending {
+struct Times {
+    /// When application data last came, or was last being handled. Kept only if there is an idle timeout.
+    last_data: Option<Instant>,
     /// When a close in progress becomes an abort.
     close_at: Option<Instant>,
     /// When a handler that outlives its connection is dropped.
@@ -33,33 +33,38 @@ struct Ending {
 
 impl Deadlines {
     pub(super) fn new(has_idle_timeout: bool) -> Self {
-        let last_data = has_idle_timeout.then(|| Box::new(Instant::now()));
-        Self { last_data, ending: None, timer: None }
+        let times =
+            has_idle_timeout.then(|| Box::new(Times { last_data: Some(Instant::now()), ..Times::default() }));
+        Self { times, timer: None }
     }
 
     /// Application data came or was handled.
     pub(super) fn touch(&mut self) {
-        if let Some(last_data) = &mut self.last_data {
-            **last_data = Instant::now();
+        if let Some(last_data) = self.times.as_mut().and_then(|times| times.last_data.as_mut()) {
+            *last_data = Instant::now();
         }
     }
 
     /// A close has begun, and has this long.
     pub(super) fn closing(&mut self, within: Duration) {
-        self.ending.get_or_insert_default().close_at = Some(Instant::now() + within);
+        self.times.get_or_insert_default().close_at = Some(Instant::now() + within);
     }
 
     /// Ready when a handler that outlives its connection has had its time: `grace` from the first call on.
     pub(super) fn poll_grace(&mut self, grace: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let until = *self.ending.get_or_insert_default().grace_until.get_or_insert_with(|| {
+        let until = *self.times.get_or_insert_default().grace_until.get_or_insert_with(|| {
             self.timer = None;
             Instant::now() + grace
         });
         self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx)
     }
 
+    fn last_data(&self) -> Option<Instant> {
+        self.times.as_ref()?.last_data
+    }
+
     fn close_at(&self) -> Option<Instant> {
-        self.ending.as_ref()?.close_at
+        self.times.as_ref()?.close_at
     }
 
     /// Arms the timer for `next` at the latest; ready when it has fired.
@@ -74,7 +79,7 @@ impl Deadlines {
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
     fn idle_at(&self) -> Option<Instant> {
-        Some(**self.deadlines.last_data.as_ref()? + self.session().server().options().idle_timeout?)
+        Some(self.deadlines.last_data()? + self.session().server().options().idle_timeout?)
     }
 
     /// Fires what is due; pending when nothing is, with the timer armed for what comes next. Ready when something
@@ -101,7 +106,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             let now = Instant::now();
             if shared && next > now {
                 timers::arm(self.session(), next);
-                self.armed_busy = busy && self.deadlines.last_data.is_some();
+                self.armed_busy = busy && self.deadlines.last_data().is_some();
                 return Poll::Pending;
             }
             let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);

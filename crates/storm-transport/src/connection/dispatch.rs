@@ -6,6 +6,7 @@
 //! Not here: reading (`read`), what goes on while a handler waits (`background`).
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -13,19 +14,22 @@ use pin_project_lite::pin_project;
 use storm_core::events::{Failures, HandlerOutcome};
 use storm_core::{BoxError, ConnectionState, Events, Handled, MessageRef};
 
-use super::Connection;
 use super::read::Fill;
+use super::{Connection, Handlers};
 use crate::protocol::{End, Look, Protocol};
 use crate::stream::Transport;
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
     /// From connected until there is nothing more to dispatch.
-    pub(super) fn live<'a, E: Events<P::Session, P::Message>>(
+    pub(super) fn live<'a, E, R>(
         &'a mut self,
-        events: &'a E,
-        seen: &'a P::Session,
-    ) -> impl Future<Output = ()> + Send + 'a {
-        let mut hands = Hands { connection: self, events, seen };
+        to: &'a Handlers<P::Session, R>,
+    ) -> impl Future<Output = ()> + Send + 'a
+    where
+        E: Events<P::Session, P::Message>,
+        R: Deref<Target = E> + Send + Sync,
+    {
+        let mut hands = Hands { connection: self, to };
         async move {
             Box::pin(hands.connected()).await;
             // First what came with the handshake, or was read ahead of the handlers just run.
@@ -69,17 +73,17 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         seen: &P::Session,
         shown: &mut bool,
     ) -> Result<Option<P::Message>, End> {
-        let mut message = if self.ahead.is_some() || self.end.is_some() {
+        let mut message = if self.rare.is_some() {
             self.next_ahead()?
         } else if E::IN_PLACE && self.session().server().middleware().is_none() {
             self.show_messages(events, seen, shown)?
         } else {
-            self.protocol.receive(&mut self.inbox, self.driver.session())?
+            self.protocol.receive(self.inbox.buffer(), self.driver.session())?
         };
         if message.is_none() && self.ended {
-            message = self.protocol.receive_eof(&mut self.inbox, self.driver.session())?;
+            message = self.protocol.receive_eof(self.inbox.buffer(), self.driver.session())?;
         }
-        self.received += u64::from(message.is_some());
+        self.received += u32::from(message.is_some());
         Ok(message)
     }
 
@@ -105,7 +109,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 if session.state() == ConnectionState::Connected { Look::Done } else { Look::Stop }
             }
         };
-        let message = self.protocol.receive_each(&mut self.inbox, session, look);
+        let message = self.protocol.receive_each(self.inbox.buffer(), session, look);
         self.received += done;
         message
     }
@@ -124,17 +128,15 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// What was received while a handler was busy.
     #[cold]
     fn next_ahead(&mut self) -> Result<Option<P::Message>, End> {
-        let Some(ahead) = &mut self.ahead else {
-            return self.end.take().map_or(Ok(None), Err);
+        let Some(rare) = &mut self.rare else { return Ok(None) };
+        let Some(message) = rare.ahead.pop_front() else {
+            return rare.end.take().map_or(Ok(None), Err);
         };
-        let message = ahead.messages.pop_front();
-        if let Some(message) = &message {
-            ahead.bytes -= P::size(message);
+        rare.bytes -= P::size(&message);
+        if rare.ahead.is_empty() && rare.end.is_none() {
+            self.rare = None;
         }
-        if ahead.messages.is_empty() {
-            self.ahead = None;
-        }
-        Ok(message)
+        Ok(Some(message))
     }
 
     /// What the middlewares make of a message; `None` if they suppress it.
@@ -152,16 +154,27 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     }
 }
 
-/// A connection with those it hands messages to. One reference to it is less to keep than one to each.
-struct Hands<'a, T, P: Protocol, E> {
+/// A connection with those it hands messages to.
+struct Hands<'a, T, P: Protocol, R> {
     connection: &'a mut Connection<T, P>,
-    events: &'a E,
-    seen: &'a P::Session,
+    to: &'a Handlers<P::Session, R>,
 }
 
-impl<T: Transport, P: Protocol, E: Events<P::Session, P::Message>> Hands<'_, T, P, E> {
+impl<'a, T, P, E, R> Hands<'a, T, P, R>
+where
+    T: Transport,
+    P: Protocol,
+    E: Events<P::Session, P::Message>,
+    R: Deref<Target = E> + Send + Sync,
+{
+    #[inline(always)]
+    fn parts(&mut self) -> (&mut Connection<T, P>, &'a E, &'a P::Session) {
+        (self.connection, &*self.to.events, &self.to.seen)
+    }
+
     async fn connected(&mut self) {
-        self.connection.connected(self.events, self.seen).await;
+        let (connection, events, seen) = self.parts();
+        connection.connected(events, seen).await;
         self.connection.deadlines.touch();
     }
 
@@ -178,19 +191,21 @@ impl<T: Transport, P: Protocol, E: Events<P::Session, P::Message>> Hands<'_, T, 
                 true
             }
             Dispatched::Ended(end) => {
-                Box::pin(self.connection.end_by_peer(self.events, self.seen, end)).await;
+                let (connection, events, seen) = self.parts();
+                Box::pin(connection.end_by_peer(events, seen, end)).await;
                 false
             }
         }
     }
 
     async fn report_all(&mut self, failures: Failures) {
-        Box::pin(self.connection.report_all(self.events, self.seen, failures.into_errors())).await;
+        let (connection, events, seen) = self.parts();
+        Box::pin(connection.report_all(events, seen, failures.into_errors())).await;
     }
 
     /// Has the middlewares look at a message first, then the handlers.
     async fn through_middleware(&mut self, message: P::Message) {
-        let (connection, events, seen) = (&mut *self.connection, self.events, self.seen);
+        let (connection, events, seen) = self.parts();
         let handled = match connection.rewritten(message).await {
             Ok(None) => return,
             Ok(Some(message)) if E::IN_PLACE && connection.show(events, seen, &message) == Handled::Done => {
@@ -235,19 +250,20 @@ pin_project! {
     /// The one place that calls handlers of messages, so that the compiler makes one piece of decoding, handler and
     /// queueing. Written by hand: an async fn would keep room for each message besides the handler it was given to, in
     /// every idle connection.
-    struct Dispatch<'h, 'a, T, P: Protocol, E, F, H> {
-        hands: &'h mut Hands<'a, T, P, E>,
+    struct Dispatch<'h, 'a, T, P: Protocol, R, F, H> {
+        hands: &'h mut Hands<'a, T, P, R>,
         make: F,
         #[pin]
         handling: Option<H>,
     }
 }
 
-impl<'a, T, P, E, F, H> Future for Dispatch<'_, 'a, T, P, E, F, H>
+impl<'a, T, P, E, R, F, H> Future for Dispatch<'_, 'a, T, P, R, F, H>
 where
     T: Transport,
     P: Protocol,
     E: Events<P::Session, P::Message>,
+    R: Deref<Target = E> + Send + Sync,
     F: Fn(&'a E, &'a P::Session, P::Message) -> H,
     H: Future<Output = HandlerOutcome>,
 {
@@ -256,8 +272,7 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Hands { connection, events, seen } = &mut **this.hands;
-        let (connection, events, seen) = (&mut **connection, *events, *seen);
+        let (connection, events, seen) = this.hands.parts();
         let plain = connection.session().server().middleware().is_none();
         loop {
             if let Some(handling) = this.handling.as_mut().as_pin_mut() {

@@ -17,6 +17,7 @@
 mod background;
 mod deadlines;
 mod dispatch;
+mod inbox;
 mod read;
 mod timers;
 
@@ -39,6 +40,7 @@ use storm_core::{BoxError, DisconnectReason, Error, ErrorKind, Events, SendError
 use crate::protocol::{End, Parts, Protocol};
 use crate::stream::Transport;
 use deadlines::Deadlines;
+use inbox::Inbox;
 
 /// One connection: a transport, a protocol and a session, to be [`run`](Self::run) in a task of its own.
 pub struct Connection<T, P: Protocol> {
@@ -47,21 +49,17 @@ pub struct Connection<T, P: Protocol> {
     protocol: P,
     driver: Driver,
     /// Bytes read and not yet taken by the protocol. Holds no memory while idle.
-    inbox: BytesMut,
-    /// What was read ahead of a busy handler; `None` if nothing was.
-    ahead: Option<Box<Ahead<P::Message>>>,
-    /// Why nothing is received behind what was read ahead.
-    end: Option<End>,
+    inbox: Inbox,
+    /// Boxed: most connections have none of it most of the time.
+    rare: Option<Box<Rare<P::Message>>>,
     /// A violation has ended the session: the protocol is asked nothing more.
     deaf: bool,
     /// Bytes taken from the outbox and not yet written.
     writing: SendQueue,
-    /// Bytes written and not yet accounted.
-    written: usize,
-    /// Bytes the transport was given and may hold back, at most.
-    unflushed: usize,
+    /// Bytes the transport was given and that are not accounted yet.
+    given: usize,
     /// Messages received and not yet counted.
-    received: u64,
+    received: u32,
     stage: Stage,
     /// The transport was given bytes since it was last flushed.
     flush: bool,
@@ -69,30 +67,39 @@ pub struct Connection<T, P: Protocol> {
     armed_busy: bool,
     /// The peer has ended its stream.
     peer_ended: bool,
-    /// How often the room for one read has been doubled.
-    doubled: u8,
     /// It has, and the protocol is to look once more at what is left.
     ended: bool,
+    /// How often the room for one read has been doubled.
+    doubled: u8,
     /// Bytes read since the task last had to wait: bounds what one turn does.
     turn: u32,
     deadlines: Deadlines,
-    /// What `on_error` is still to hear of the transport.
-    fault: Option<io::Error>,
     /// The handlers have been told of the connect, and are to be told of the end.
     greeted: bool,
 }
 
-/// Messages taken by the protocol while a handler was busy.
-struct Ahead<M> {
-    messages: VecDeque<M>,
+/// What a connection has while a handler is busy, or at its end.
+struct Rare<M> {
+    /// Messages taken by the protocol while a handler was busy.
+    ahead: VecDeque<M>,
     /// Bytes of their payloads.
     bytes: usize,
+    /// Why nothing is received behind them.
+    end: Option<End>,
+    /// What `on_error` is still to hear of the transport.
+    fault: Option<io::Error>,
 }
 
-impl<M> Default for Ahead<M> {
+impl<M> Default for Rare<M> {
     fn default() -> Self {
-        Self { messages: VecDeque::new(), bytes: 0 }
+        Self { ahead: VecDeque::new(), bytes: 0, end: None, fault: None }
     }
+}
+
+/// Those a connection hands messages to, and what it shows them. One reference to it is less to keep than two.
+struct Handlers<S, R> {
+    seen: S,
+    events: R,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,13 +122,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             transport: Some(transport),
             protocol,
             driver,
-            inbox: early,
-            ahead: None,
-            end: None,
+            inbox: Inbox::new(early),
+            rare: None,
             deaf: false,
             writing: SendQueue::default(),
-            written: 0,
-            unflushed: 0,
+            given: 0,
             received: 0,
             stage: Stage::Open,
             flush: false,
@@ -131,7 +136,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             ended: false,
             turn: 0,
             deadlines,
-            fault: None,
             greeted: false,
         }
     }
@@ -140,20 +144,16 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     ///
     /// # Cancel safety
     /// Dropping the future drops the transport; `disconnected` does not run then.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an async fn keeps its arguments twice, and this one is large"
-    )]
     pub fn run<E, R>(mut self, events: R) -> impl Future<Output = DisconnectReason> + Send
     where
         E: Events<P::Session, P::Message>,
         R: Deref<Target = E> + Send + Sync,
     {
+        let to = Handlers { seen: P::session(self.driver.session()), events };
         async move {
-            let seen = P::session(self.driver.session());
-            let lived = catch_unwind_of(self.live(&*events, &seen)).await;
+            let lived = catch_unwind_of(self.live(&to)).await;
             // All of it in one box: what is kept from one step to the next would take room in every idle connection.
-            Box::pin(self.end(&*events, &seen, lived)).await
+            Box::pin(self.end(&*to.events, &to.seen, lived)).await
         }
     }
 
@@ -174,7 +174,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
         self.count_received();
         let reason = self.driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
-        if let Some(fault) = self.fault.take() {
+        if let Some(fault) = self.rare.as_mut().and_then(|rare| rare.fault.take()) {
             let error = Error::new(ErrorKind::Transport, fault);
             drop(catch_unwind_of(Box::pin(self.report(events, seen, &error))).await);
         }
@@ -205,7 +205,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         end: End,
     ) {
         let Parts { reason, error, goodbye } = end.into_parts();
-        self.inbox = BytesMut::new();
+        self.inbox = Inbox::default();
         self.deaf = true;
         self.session().start_close_with(reason, goodbye);
         if let Some(error) = error {
@@ -324,7 +324,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     fn count_received(&mut self) {
         let messages = std::mem::take(&mut self.received);
         if messages > 0 {
-            self.driver.received(0, messages);
+            self.driver.received(0, messages.into());
         }
     }
 }

@@ -1,15 +1,14 @@
 //! Reading: into a pooled buffer, as much as one call brings, and ahead of a busy handler.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
-use storm_core::buffer_pool::BufferPool;
 use tokio::io::AsyncReadExt;
 
-use super::{Ahead, Connection, Stage};
+use super::{Connection, Stage};
 use crate::protocol::{Parts, Protocol};
 use crate::stream::Transport;
 
@@ -17,8 +16,6 @@ use crate::stream::Transport;
 const CHUNK: usize = 64 * 1024;
 /// How often that doubles while reads fill what they are given: up to 512 KiB.
 const MOST_DOUBLED: u8 = 3;
-/// Less room than this and the buffer is changed before the next read.
-const LEAST_ROOM: usize = 4 * 1024;
 /// Bytes one turn reads before the connection lets others run.
 const TURN: u32 = 512 * 1024;
 
@@ -78,17 +75,18 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             return Poll::Ready(Ok(0));
         };
         let chunk = CHUNK << self.doubled;
-        make_room(&mut self.inbox, &self.protocol, chunk);
-        let room = self.inbox.capacity() - self.inbox.len();
-        let read = pin!(transport.read_buf(&mut self.inbox)).poll(cx);
+        self.inbox.make_room(chunk, |wire| self.protocol.wanted(wire));
+        let inbox = self.inbox.buffer();
+        let room = inbox.capacity() - inbox.len();
+        let read = pin!(transport.read_buf(inbox)).poll(cx);
         match read {
             Poll::Pending => {
-                give_back(&mut self.inbox);
+                self.inbox.give_back();
                 Poll::Pending
             }
             Poll::Ready(Ok(0)) => {
                 self.peer_ended = true;
-                give_back(&mut self.inbox);
+                self.inbox.give_back();
                 Poll::Ready(Ok(0))
             }
             Poll::Ready(Ok(count)) => {
@@ -126,28 +124,36 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Whether reading goes on while a handler is busy.
     pub(super) fn may_read_ahead(&self) -> bool {
         let limit = self.session().server().options().max_pending_receive_bytes.unwrap_or(usize::MAX);
-        let held = match &self.ahead {
-            None => 0,
-            Some(ahead) => ahead.bytes + ahead.messages.len() * size_of::<P::Message>() + self.inbox.len(),
+        let held = match &self.rare {
+            Some(rare) if rare.end.is_some() => return false,
+            Some(rare) if !rare.ahead.is_empty() => {
+                rare.bytes + rare.ahead.len() * size_of::<P::Message>() + self.inbox.len()
+            }
+            _ => 0,
         };
-        !self.peer_ended && self.end.is_none() && held < limit
+        !self.peer_ended && held < limit
+    }
+
+    /// Nothing more is received.
+    fn has_end(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.end.is_some())
     }
 
     fn receive_ahead(&mut self) {
-        while self.end.is_none() && self.may_read_ahead() {
-            match self.protocol.receive(&mut self.inbox, self.driver.session()) {
+        while self.may_read_ahead() {
+            match self.protocol.receive(self.inbox.buffer(), self.driver.session()) {
                 Ok(Some(message)) => {
-                    let ahead = self.ahead.get_or_insert_with(|| Box::new(Ahead::default()));
-                    ahead.bytes += P::size(&message);
-                    ahead.messages.push_back(message);
+                    let rare = self.rare.get_or_insert_default();
+                    rare.bytes += P::size(&message);
+                    rare.ahead.push_back(message);
                 }
                 Ok(None) => break,
                 // Nothing waits to be handled first: the busy handler is to see the end at once.
-                Err(end) if self.ahead.is_none() && end.is_goodbye() => {
+                Err(end) if self.rare.is_none() && end.is_goodbye() => {
                     let Parts { reason, goodbye, .. } = end.into_parts();
                     self.session().start_close_with(reason, goodbye);
                 }
-                Err(end) => self.end = Some(end),
+                Err(end) => self.rare.get_or_insert_default().end = Some(end),
             }
         }
     }
@@ -155,20 +161,23 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Reads and forgets, until the peer's stream ends. What it says about the end itself the protocol still hears.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.peer_ended {
-            self.ahead = None;
-            if !self.deaf && self.end.is_none() {
+            if let Some(rare) = &mut self.rare {
+                rare.ahead = VecDeque::new();
+                rare.bytes = 0;
+            }
+            if !self.deaf && !self.has_end() {
                 loop {
-                    match self.protocol.receive(&mut self.inbox, self.driver.session()) {
+                    match self.protocol.receive(self.inbox.buffer(), self.driver.session()) {
                         Ok(Some(_)) => {}
                         Ok(None) => break,
                         Err(end) => {
-                            self.end = Some(end);
+                            self.rare.get_or_insert_default().end = Some(end);
                             break;
                         }
                     }
                 }
             }
-            if self.deaf || self.end.is_some() {
+            if self.deaf || self.has_end() {
                 self.inbox.clear();
             }
             if ready!(self.poll_read(cx))? == 0 {
@@ -183,36 +192,5 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             }
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Makes room for the next read: a pooled buffer for an empty inbox, more of the same for an unfinished message.
-fn make_room<P: Protocol>(inbox: &mut BytesMut, protocol: &P, chunk: usize) {
-    let room = inbox.capacity() - inbox.len();
-    if inbox.is_empty() {
-        if room < LEAST_ROOM.max(chunk / 2) && !inbox.try_reclaim(chunk) {
-            *inbox = BufferPool::with_read(|pool| pool.take(chunk));
-        }
-        return;
-    }
-    // A declared length is a hint, not a reason to allocate: the buffer at most doubles for bytes that are there.
-    let wanted = protocol.wanted(inbox).unwrap_or(0).min(inbox.len().max(chunk));
-    if room >= wanted.clamp(LEAST_ROOM, chunk) {
-        return;
-    }
-    let more = wanted.max(chunk.saturating_sub(inbox.len())).max(LEAST_ROOM);
-    if !inbox.try_reclaim(more) {
-        BufferPool::with_read(|pool| {
-            let mut larger = pool.take(inbox.len() + more);
-            larger.extend_from_slice(inbox);
-            pool.give(std::mem::replace(inbox, larger));
-        });
-    }
-}
-
-/// Returns the buffer of an empty inbox to the pool.
-fn give_back(inbox: &mut BytesMut) {
-    if inbox.is_empty() && inbox.capacity() > 0 {
-        BufferPool::with_read(|pool| pool.give(std::mem::take(inbox)));
     }
 }

@@ -25,12 +25,14 @@ use crate::shared_tcp::TcpWriter;
 const NO_STATUS: u16 = 1005;
 
 /// Takes frames, answers pings and the closing handshake, and times the heartbeat.
+// Boxed, as an idle session is cheaper in small pieces: a task is rounded up to a multiple of 128 bytes.
 #[derive(Debug)]
-pub struct WsProtocol {
-    // Boxed, as an idle session is cheaper in small pieces: a task is rounded up to a multiple of 128 bytes, and aligned to
-    // that, which leaves gaps that small allocations fill.
-    receiver: Box<Receiver>,
-    heartbeat: Box<Heartbeat>,
+pub struct WsProtocol(Box<State>);
+
+#[derive(Debug)]
+struct State {
+    receiver: Receiver,
+    heartbeat: Heartbeat,
     auto_pong: bool,
     role: Role,
     /// The peer has said its last: a close frame, or something it must not say.
@@ -92,16 +94,18 @@ impl WsProtocol {
         let details = Box::new(Details::new(agreed.protocol, agreed.target));
         let encoder = WsEncode::new(sender, writer);
         let driver = Driver::register_with(hub, role, peer, encoder, Some(details));
-        let protocol = Self {
-            receiver: Box::new(receiver),
-            heartbeat: Box::new(Heartbeat::new(options.heartbeat, now())),
+        let state = State {
+            receiver,
+            heartbeat: Heartbeat::new(options.heartbeat, now()),
             auto_pong: options.heartbeat.auto_pong,
             role,
             peer_is_done: false,
         };
-        (protocol, driver)
+        (Self(Box::new(state)), driver)
     }
+}
 
+impl State {
     /// What is no message is answered here; a close frame is the end.
     #[inline(never)]
     fn control(&mut self, incoming: Incoming, session: &Session) -> Result<(), End> {
@@ -158,11 +162,11 @@ impl Protocol for WsProtocol {
     #[inline]
     fn receive(&mut self, wire: &mut BytesMut, session: &Session) -> Result<Option<Message>, End> {
         loop {
-            match self.receiver.receive(wire) {
+            match self.0.receiver.receive(wire) {
                 Ok(Some(Incoming::Message(message))) => return Ok(Some(own(message))),
                 Ok(None) => return Ok(None),
-                Ok(Some(other)) => self.control(other, session)?,
-                Err(error) => return Err(self.violated(error)),
+                Ok(Some(other)) => self.0.control(other, session)?,
+                Err(error) => return Err(self.0.violated(error)),
             }
         }
     }
@@ -175,7 +179,7 @@ impl Protocol for WsProtocol {
         mut look: impl FnMut(MessageRef<'_>) -> Look,
     ) -> Result<Option<Message>, End> {
         loop {
-            let received = self.receiver.receive_each(
+            let received = self.0.receiver.receive_each(
                 wire,
                 #[inline(always)]
                 |message| {
@@ -193,8 +197,8 @@ impl Protocol for WsProtocol {
             match received {
                 Ok(Some(Incoming::Message(message))) => return Ok(Some(own(message))),
                 Ok(None) => return Ok(None),
-                Ok(Some(other)) => self.control(other, session)?,
-                Err(error) => return Err(self.violated(error)),
+                Ok(Some(other)) => self.0.control(other, session)?,
+                Err(error) => return Err(self.0.violated(error)),
             }
         }
     }
@@ -205,7 +209,7 @@ impl Protocol for WsProtocol {
     }
 
     fn wanted(&self, _: &[u8]) -> Option<usize> {
-        Some(self.receiver.wanted())
+        Some(self.0.receiver.wanted())
     }
 
     fn end_of_stream(&self, _: &Session) -> DisconnectReason {
@@ -215,7 +219,7 @@ impl Protocol for WsProtocol {
 
     fn may_shut_down(&self, peer_has_ended: bool) -> bool {
         // RFC 6455 §7.1.1: once both close frames are there the server closes the TCP connection first.
-        peer_has_ended || (self.peer_is_done && self.role == Role::Server)
+        peer_has_ended || (self.0.peer_is_done && self.0.role == Role::Server)
     }
 
     fn view(message: &Message) -> MessageRef<'_> {
@@ -241,7 +245,7 @@ impl Protocol for WsProtocol {
     }
 
     fn is_mid_message(&self) -> bool {
-        self.receiver.is_mid_message()
+        self.0.receiver.is_mid_message()
     }
 
     fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
@@ -253,7 +257,7 @@ impl Protocol for WsProtocol {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.heartbeat.poll_timeout()
+        self.0.heartbeat.poll_timeout()
     }
 
     fn handle_timeout(
@@ -262,7 +266,7 @@ impl Protocol for WsProtocol {
         session: &Session,
         reading: bool,
     ) -> Result<(), DisconnectReason> {
-        match self.heartbeat.handle_timeout(now, reading) {
+        match self.0.heartbeat.handle_timeout(now, reading) {
             HeartbeatAction::None => {}
             HeartbeatAction::Ping(payload) => {
                 // With a full outbox there is no ping, but the tick has counted.
