@@ -42,6 +42,9 @@ const WS: &[Kind] = &[Kind::Ws, Kind::Broadcast, Kind::Wss];
 /// Those with permessage-deflate.
 const WS_DEFLATE: &[Kind] = &[Kind::Ws, Kind::Broadcast, Kind::Wss, Kind::Deflate];
 
+/// Ours with a runtime in each thread, which takes part where threads are what is compared.
+const PER_CORE: &str = "--per-core";
+
 /// A built-in server.
 struct BuiltIn {
     name: &'static str,
@@ -75,6 +78,8 @@ const BUILT_IN: &[BuiltIn] = &[
     usual("storm-tcp", &[Kind::Raw, Kind::Tls], "tcp-echo-server", &["--framer", "raw"]),
     usual("storm-length", &[Kind::Length], "tcp-echo-server", &["--framer", "length"]),
     usual("storm-ws", WS_DEFLATE, "ws-echo-server", &[]),
+    usual("storm-tcp-per-core", &[Kind::Raw, Kind::Tls], "tcp-echo-server", &["--framer", "raw", PER_CORE]),
+    usual("storm-ws-per-core", WS_DEFLATE, "ws-echo-server", &[PER_CORE]),
     usual("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
     usual("yardstick-tls", &[Kind::Tls], "yardstick-tls", &[]),
     usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
@@ -139,6 +144,7 @@ impl Contender {
             Program::Foreign { words } if workload.threads.is_some() => {
                 words.iter().any(|word| word.contains("{threads}"))
             }
+            Program::Sibling { flags, .. } if flags.contains(&PER_CORE) => workload.threads.is_some(),
             // Its members are a thread's own.
             Program::Sibling { file: "yardstick-ws", .. } if workload.kind == Kind::Broadcast => {
                 workload.threads.is_none()
@@ -204,9 +210,11 @@ mod tests {
         );
         assert!(command.announces && serves(storm, "ws-m1") && !serves(storm, "tcp-m1"));
         assert!(!storm.is_built(Path::new("/nowhere")));
+        let per_core = all.iter().find(|c| c.name == "storm-ws-per-core").unwrap();
+        assert!(!serves(per_core, "ws-m16") && serves(per_core, "ws-m16-t1"));
         let yardstick = all.iter().find(|c| c.name == "yardstick-ws").unwrap();
         assert!(serves(yardstick, "bc-m16") && serves(yardstick, "burst-ws-m1-t2"));
-        assert!(!serves(yardstick, "burst-bc-m400-t2"));
+        assert!(!serves(yardstick, "burst-bc-m16-t2"));
     }
 
     #[test]

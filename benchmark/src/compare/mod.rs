@@ -150,7 +150,7 @@ pub enum Failure {
 /// Whose server it is, which its name says; those that are driven in another way than at their best stand for themselves.
 pub(crate) fn family(name: &str) -> &str {
     match name {
-        _ if name.ends_with("-send") => name,
+        _ if name.ends_with("-send") || name.ends_with("-per-core") => name,
         _ if name.starts_with("storm-") => "StormSocket",
         _ if name.starts_with("yardstick-") => "yardstick",
         _ => name,

@@ -86,6 +86,7 @@ impl Pair<'_> {
             "rate (min–max)".to_owned(),
             "CPU/message (min–max)".to_owned(),
             "cores busy".to_owned(),
+            "two full cores".to_owned(),
         ]];
         let spread = |s: Spread| format!("{:.2} ({:.2}–{:.2})", s.median, s.min, s.max);
         let mut idle = Vec::new();
@@ -98,6 +99,7 @@ impl Pair<'_> {
                 spread(gain.rate),
                 gain.cpu.map_or("–".into(), spread),
                 gain.cores.map_or("–".into(), |(one, two)| format!("{one:.2} and {two:.2}")),
+                gain.cpu.map_or("–".into(), |cpu| format!("{:.2}", 2.0 / cpu.median)),
             ]);
         }
         let (one, two) = (self.one.workload.name, self.two.workload.name);
@@ -199,8 +201,8 @@ mod tests {
         assert_eq!(
             pairs[0].text().unwrap(),
             "burst-ws-m1-t2 over burst-ws-m1-t1, in the same round\n  \
-             server      rate (min–max)  CPU/message (min–max)  cores busy\n  \
-             storm-ws  2.00 (2.00–2.00)       0.50 (0.50–0.50)           –\n"
+             server      rate (min–max)  CPU/message (min–max)  cores busy  two full cores\n  \
+             storm-ws  2.00 (2.00–2.00)       0.50 (0.50–0.50)           –            4.00\n"
         );
         assert_eq!(pairs[0].object()["servers"][0]["rate"]["median"], 2.0);
     }
@@ -215,7 +217,9 @@ mod tests {
         }
         let text = pairs(&all).next().unwrap().text().unwrap();
         assert!(
-            text.contains("1.00 and 1.20\nstorm-ws: with two threads it was busy on 1.20 cores"),
+            text.contains(
+                "1.00 and 1.20            4.00\nstorm-ws: with two threads it was busy on 1.20 cores"
+            ),
             "{text}"
         );
     }

@@ -215,22 +215,24 @@ pub const ALL: &[Workload] = &[
     other("tcp-m1-t2", SCALING, Kind::Raw, Mode::Echo, 100, 1).threads(2),
     other("ws-m16-t1", SCALING, Kind::Ws, Mode::Echo, 100, 16).threads(1),
     other("ws-m16-t2", SCALING, Kind::Ws, Mode::Echo, 100, 16).threads(2),
-    burst("burst-tcp-m1-t1", Kind::Raw, 5000, 1, 32, 1),
-    burst("burst-tcp-m1-t2", Kind::Raw, 5000, 1, 32, 2),
-    burst("burst-ws-m1-t1", Kind::Ws, 5000, 1, 32, 1),
-    burst("burst-ws-m1-t2", Kind::Ws, 5000, 1, 32, 2),
-    burst("burst-ws-m16-t1", Kind::Ws, 5000, 16, 32, 1),
-    burst("burst-ws-m16-t2", Kind::Ws, 5000, 16, 32, 2),
-    burst("burst-ws-m1000-t1", Kind::Ws, 1000, 1000, 32, 1),
-    burst("burst-ws-m1000-t2", Kind::Ws, 1000, 1000, 32, 2),
-    burst("burst-ws-1k-m16-t1", Kind::Ws, 3000, 16, KIB, 1),
-    burst("burst-ws-1k-m16-t2", Kind::Ws, 3000, 16, KIB, 2),
-    burst("burst-ws-16k-m2-t1", Kind::Ws, 2000, 2, 16 * KIB, 1),
-    burst("burst-ws-16k-m2-t2", Kind::Ws, 2000, 2, 16 * KIB, 2),
-    burst("burst-bc-m400-t1", Kind::Broadcast, 1000, 400, 32, 1),
-    burst("burst-bc-m400-t2", Kind::Broadcast, 1000, 400, 32, 2),
-    burst("burst-deflate-m16-t1", Kind::Deflate, 100, 16, KIB, 1),
-    burst("burst-deflate-m16-t2", Kind::Deflate, 100, 16, KIB, 2),
+    burst("burst-tcp-m1-t1", Kind::Raw, 10_000, 1, 32, 1),
+    burst("burst-tcp-m1-t2", Kind::Raw, 10_000, 1, 32, 2),
+    burst("burst-ws-m1-t1", Kind::Ws, 10_000, 1, 32, 1),
+    burst("burst-ws-m1-t2", Kind::Ws, 10_000, 1, 32, 2),
+    burst("burst-ws-m16-t1", Kind::Ws, 10_000, 16, 32, 1),
+    burst("burst-ws-m16-t2", Kind::Ws, 10_000, 16, 32, 2),
+    burst("burst-ws-m1000-t1", Kind::Ws, 2000, 1000, 32, 1),
+    burst("burst-ws-m1000-t2", Kind::Ws, 2000, 1000, 32, 2),
+    burst("burst-ws-1k-m16-t1", Kind::Ws, 6000, 16, KIB, 1),
+    burst("burst-ws-1k-m16-t2", Kind::Ws, 6000, 16, KIB, 2),
+    burst("burst-ws-16k-m2-t1", Kind::Ws, 3000, 2, 16 * KIB, 1),
+    burst("burst-ws-16k-m2-t2", Kind::Ws, 3000, 2, 16 * KIB, 2),
+    burst("burst-bc-m1-t1", Kind::Broadcast, 10_000, 1, 32, 1),
+    burst("burst-bc-m1-t2", Kind::Broadcast, 10_000, 1, 32, 2),
+    burst("burst-bc-m16-t1", Kind::Broadcast, 10_000, 16, 32, 1),
+    burst("burst-bc-m16-t2", Kind::Broadcast, 10_000, 16, 32, 2),
+    burst("burst-deflate-m16-t1", Kind::Deflate, 300, 16, KIB, 1),
+    burst("burst-deflate-m16-t2", Kind::Deflate, 300, 16, KIB, 2),
 ];
 
 impl Workload {
@@ -343,8 +345,8 @@ mod tests {
             "tcp-echo-client --clients 32 --size 32 --messages 1 --connect --framer raw --tls"
         );
         assert_eq!(
-            flags("burst-bc-m400-t2"),
-            "ws-echo-client --clients 1000 --size 32 --messages 400 --burst --broadcast"
+            flags("burst-bc-m16-t2"),
+            "ws-echo-client --clients 10000 --size 32 --messages 16 --burst --broadcast"
         );
         assert_eq!(flags("ws-open"), "ws-echo-client --clients 100 --size 32 --rate 20000");
     }
@@ -355,8 +357,8 @@ mod tests {
         assert_eq!(describe("ws-1m-m1"), "10 clients, 1 in flight, 1 MiB");
         assert_eq!(describe("tcp-open"), "100 clients, 32 B, 20000 per second in all");
         assert_eq!(
-            describe("burst-bc-m400-t1"),
-            "1000 clients, 400 in a burst, 32 B, to everyone, 1 server thread"
+            describe("burst-bc-m16-t1"),
+            "10000 clients, 16 in a burst, 32 B, to everyone, 1 server thread"
         );
         assert_eq!(describe("ws-m16-t2"), "100 clients, 16 in flight, 32 B, 2 server threads");
     }

@@ -10,7 +10,7 @@
 //! core is worth. Holding is the system's: the process is stopped and goes on by signals. What is in flight has to fit into
 //! the kernel's buffers on both ways, since nobody reads.
 
-use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -112,9 +112,8 @@ impl Drop for Held {
 /// One connection.
 #[derive(Debug)]
 struct Member {
+    /// Its socket blocks.
     peer: Peer,
-    /// The socket of `peer`, which blocks.
-    socket: TcpStream,
     /// Received and not compared yet.
     received: Vec<u8>,
     /// Frames in `received`, and where the one after them begins.
@@ -147,10 +146,9 @@ impl Run {
             let (stream, _) = dial::connect(plan, index).map_err(failed)?;
             stream.set_read_timeout(Some(DRAIN)).map_err(prepare)?;
             stream.set_write_timeout(Some(AT_ONCE)).map_err(prepare)?;
-            let socket = stream.try_clone().map_err(prepare)?;
             let link = Link::new(mio::net::TcpStream::from_std(stream), None);
             let peer = Peer::new(link, &streams);
-            members.push(Member { peer, socket, received: Vec::new(), frames: 0, next: 0 });
+            members.push(Member { peer, received: Vec::new(), frames: 0, next: 0 });
         }
         Ok(Self {
             in_flight: plan.in_flight,
@@ -182,7 +180,7 @@ impl Run {
         for &index in &self.order {
             let member = &mut self.members[index];
             let slept = match self.replies {
-                Some(bytes) => wait_for(&member.socket, bytes, &mut self.buffer),
+                Some(bytes) => wait_for(member.peer.socket(), bytes, &mut self.buffer),
                 None => member.collect(self.in_flight, &mut self.buffer),
             };
             if slept.map_err(|e| format!("client {index}: {e}"))? {
@@ -217,10 +215,10 @@ impl Member {
     fn collect(&mut self, replies: usize, buffer: &mut [u8]) -> Result<bool, String> {
         let mut slept = false;
         while self.frames < replies {
-            let read = match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            let read = match rustix::net::recv(self.peer.socket(), &mut *buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN) => {
                     slept = true;
-                    received(rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()))?
+                    received(rustix::net::recv(self.peer.socket(), &mut *buffer, RecvFlags::empty()))?
                 }
                 read => received(read)?,
             };
@@ -246,7 +244,7 @@ impl Member {
 }
 
 /// Waits until so many bytes are there, and leaves them there; whether it slept.
-fn wait_for(socket: &TcpStream, bytes: usize, buffer: &mut [u8]) -> Result<bool, String> {
+fn wait_for(socket: BorrowedFd<'_>, bytes: usize, buffer: &mut [u8]) -> Result<bool, String> {
     // With TRUNC the kernel copies nothing, and tells how much it would have been.
     let look = RecvFlags::PEEK | RecvFlags::TRUNC;
     match rustix::net::recv(socket, &mut buffer[..bytes], look | RecvFlags::DONTWAIT) {

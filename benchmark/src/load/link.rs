@@ -44,6 +44,16 @@ impl Link {
         }
     }
 
+    /// The socket.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        match self {
+            Self::Plain(stream) => stream.as_fd(),
+            Self::Tls(tls) => tls.stream.as_fd(),
+        }
+    }
+
     /// Whether a read of `read` bytes into room for `room` may have left some.
     pub(crate) fn may_have_more(&self, read: usize, room: usize) -> bool {
         match self {

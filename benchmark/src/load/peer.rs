@@ -82,6 +82,12 @@ impl Peer {
         self.queued += messages;
     }
 
+    /// The socket, to look at what is there without taking it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.link.fd()
+    }
+
     /// Whether the kernel has not taken all that is queued.
     #[cfg(target_os = "linux")]
     pub(crate) fn has_unsent(&self) -> bool {

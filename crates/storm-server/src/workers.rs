@@ -57,6 +57,7 @@ pub(crate) struct CutOnDrop {
     workers: Arc<Workers>,
     /// Nothing comes but the end, when no thread holds the other side any more.
     ended: mpsc::Receiver<()>,
+    wait: Duration,
 }
 
 impl Workers {
@@ -95,7 +96,7 @@ impl Workers {
         W: Future<Output = ()> + Send + 'static,
     {
         let (alive, ended) = mpsc::channel();
-        let cut_on_drop = CutOnDrop { workers: self.clone(), ended };
+        let cut_on_drop = CutOnDrop { workers: self.clone(), ended, wait: LAST_WAIT };
         // Without a further sender here: it would be gone only after `cut_on_drop`.
         let senders = std::iter::repeat_n(alive, runtimes.len());
         for (n, (runtime, alive)) in runtimes.into_iter().zip(senders).enumerate() {
@@ -187,7 +188,7 @@ impl Drop for CutOnDrop {
         if self.workers.is_here() {
             return;
         }
-        if self.ended.recv_timeout(LAST_WAIT) == Err(mpsc::RecvTimeoutError::Disconnected) {
+        if self.ended.recv_timeout(self.wait) == Err(mpsc::RecvTimeoutError::Disconnected) {
             self.workers.join();
         }
     }
@@ -281,5 +282,24 @@ mod tests {
         drop(cut);
         assert_eq!(workers.running.used(), 0);
         assert_eq!(Arc::strong_count(&held), 1, "tasks go with their thread");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_is_blocked_is_not_waited_for_without_end() {
+        let (workers, idle) = Workers::new(2).expect("runtimes");
+        let mut cut = workers.start(idle, std::future::pending).expect("threads");
+        cut.wait = Duration::from_millis(1);
+        let (blocked, release) = (tokio::sync::oneshot::channel(), mpsc::channel::<()>());
+        workers.workers[0].runtime.spawn(async move {
+            blocked.0.send(()).expect("it is waited for");
+            // Until the other end is gone.
+            let _ = release.1.recv();
+        });
+        blocked.1.await.expect("the task runs");
+        drop(cut);
+        assert!(workers.running.used() >= 1, "it goes on");
+        drop(release.0);
+        workers.idle().await;
+        workers.join();
     }
 }
