@@ -155,11 +155,11 @@ fn every_kind_of_workload_gives_a_result() {
 #[test]
 fn a_second_thread_is_compared_with_the_first() {
     let (file, page) = (Scratch::new("pair.json"), Scratch::new("pair.md"));
-    let flags = ["burst-ws-m16-t1", "burst-ws-m16-t2", "--servers", "storm-ws,yardstick-ws"];
+    let flags = ["burst-deflate-m16-t1", "burst-deflate-m16-t2", "--servers", "storm-ws,yardstick-ws"];
     let output = compare(&[&flags[..], &["--json", file.path(), "--report", page.path()]].concat());
     let text = stdout(&output);
     assert!(output.status.success(), "{text}{}", stderr(&output));
-    assert!(text.contains("burst-ws-m16-t2 over burst-ws-m16-t1, in the same round"), "{text}");
+    assert!(text.contains("burst-deflate-m16-t2 over burst-deflate-m16-t1, in the same round"), "{text}");
     let json = json(&file);
     let servers = json["scaling"][0]["servers"].as_array().unwrap();
     assert_eq!(servers.len(), 2);

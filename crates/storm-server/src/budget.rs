@@ -18,8 +18,7 @@ use crate::secure::secure;
 /// `Err(None)`. `None` if there is to be no session.
 ///
 /// They are boxed, and gone before anything of the connection is allocated, which then takes their place: else ten
-/// thousand handshakes would leave ten thousand holes. For the same reason this is to be boxed, too: the task around it must
-/// be smaller than the connection's, which else takes its place and leaves the rest.
+/// thousand handshakes would leave ten thousand holes. For the same reason this is to be boxed, too ([`Stages`](crate::stages::Stages)).
 pub(crate) async fn within_budget<T>(
     shared: &Shared,
     remote: Option<SocketAddr>,

@@ -26,6 +26,7 @@ mod secure;
 #[cfg(feature = "signal")]
 mod signal;
 mod slots;
+mod stages;
 mod start;
 mod tcp;
 mod workers;

@@ -19,6 +19,7 @@ use crate::budget::{prepare, within_budget};
 use crate::events::event_setters;
 use crate::options::option_setters;
 use crate::slots::Slot;
+use crate::stages::Stages;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -161,18 +162,24 @@ where
 {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         if !shared.has_handshake(remote) {
-            self.run(stream, remote.into(), shared, slot);
+            if let Some(connection) = self.connection(stream, remote.into(), shared, slot) {
+                tokio::spawn(connection);
+            }
             return;
         }
         let (endpoint, shared) = (self.clone(), shared.clone());
-        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
-        tokio::spawn(async move {
-            let prepared = Box::pin(prepare(stream, remote, &shared, &*endpoint));
-            let prepared = Box::pin(within_budget(&shared, remote, prepared)).await;
-            if let Some((stream, peer)) = prepared {
-                endpoint.run(stream, peer, &shared, slot);
+        let handshake = Box::pin({
+            let (endpoint, shared) = (endpoint.clone(), shared.clone());
+            async move {
+                let prepared = Box::pin(prepare(stream, remote, &shared, &*endpoint));
+                within_budget(&shared, remote, prepared).await
             }
         });
+        let then = move |prepared: Option<(Stream, Peer)>| {
+            let (stream, peer) = prepared?;
+            endpoint.connection(stream, peer, &shared, slot)
+        };
+        tokio::spawn(Stages::new(handshake, then));
     }
 
     async fn report(&self, error: &Error) {
@@ -185,10 +192,16 @@ where
     E: Events<Session, Bytes>,
     F: MessageFramer + Clone + Sync,
 {
-    /// Runs the connection in a task of its own.
-    fn run(&self, stream: Stream, peer: Peer, shared: &Shared, mut slot: Slot) {
+    /// The connection, to run in a task; `None` if it is one too many.
+    fn connection(
+        &self,
+        stream: Stream,
+        peer: Peer,
+        shared: &Shared,
+        mut slot: Slot,
+    ) -> Option<impl Future<Output = ()> + Send + use<E, F>> {
         if !shared.established(&mut slot, peer.addr) {
-            return;
+            return None;
         }
         let (stream, writer) = stream.share();
         let encoder = FramedEncode::new(self.framer.clone(), writer);
@@ -197,6 +210,6 @@ where
         let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
         let session = connection.session().clone();
         let running = connection.run(self.events.clone());
-        tokio::spawn(slot.held_by(traced(&session, "tcp", running)));
+        Some(slot.held_by(traced(&session, "tcp", running)))
     }
 }

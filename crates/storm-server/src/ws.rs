@@ -23,6 +23,7 @@ use crate::events::event_setters;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
 use crate::slots::Slot;
+use crate::stages::Stages;
 use crate::start::start;
 use crate::{ServerHandle, ServerOptions, StartError};
 
@@ -250,14 +251,15 @@ struct WsEndpoint<E> {
 impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         let (endpoint, shared) = (self.clone(), shared.clone());
-        // Two tasks, one after the other: what a handshake needs is not kept for the life of the connection.
-        tokio::spawn(async move {
-            let upgrading = Box::pin(endpoint.upgrade(stream, remote, &shared));
-            let upgraded = Box::pin(within_budget(&shared, remote, upgrading)).await;
-            if let Some(upgraded) = upgraded {
-                endpoint.run(upgraded, &shared, slot);
+        let handshake = Box::pin({
+            let (endpoint, shared) = (endpoint.clone(), shared.clone());
+            async move {
+                let upgrading = Box::pin(endpoint.upgrade(stream, remote, &shared));
+                within_budget(&shared, remote, upgrading).await
             }
         });
+        let then = move |upgraded: Option<Upgraded>| endpoint.connection(upgraded?, &shared, slot);
+        tokio::spawn(Stages::new(handshake, then));
     }
 
     fn serve_upgraded(
@@ -266,7 +268,10 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         shared: &Shared,
         slot: Slot,
     ) -> Result<(), Slot> {
-        self.run(Upgraded { stream, peer, agreed, early: BytesMut::new() }, shared, slot);
+        let upgraded = Upgraded { stream, peer, agreed, early: BytesMut::new() };
+        if let Some(connection) = self.connection(upgraded, shared, slot) {
+            tokio::spawn(connection);
+        }
         Ok(())
     }
 
@@ -297,11 +302,16 @@ impl<E: Events<WsSession, Message>> WsEndpoint<E> {
         Ok(Upgraded { stream, peer, agreed, early })
     }
 
-    /// Runs the connection in a task of its own.
-    fn run(&self, upgraded: Upgraded, shared: &Shared, mut slot: Slot) {
+    /// The connection, to run in a task; `None` if it is one too many.
+    fn connection(
+        &self,
+        upgraded: Upgraded,
+        shared: &Shared,
+        mut slot: Slot,
+    ) -> Option<impl Future<Output = ()> + Send + use<E>> {
         let Upgraded { stream, peer, agreed, early } = upgraded;
         if !shared.established(&mut slot, peer.addr) {
-            return;
+            return None;
         }
         let (stream, writer) = stream.share();
         let (protocol, driver) =
@@ -310,6 +320,6 @@ impl<E: Events<WsSession, Message>> WsEndpoint<E> {
         let connection = Connection::new(stream, protocol, driver, early);
         let session = connection.session().clone();
         let running = connection.run(self.events.clone());
-        tokio::spawn(slot.held_by(traced(&session, "ws", running)));
+        Some(slot.held_by(traced(&session, "ws", running)))
     }
 }
