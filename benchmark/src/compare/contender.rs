@@ -63,8 +63,8 @@ const fn usual(
     BuiltIn { name, usual: true, kinds, file, flags }
 }
 
-/// The same program driven as its documentation does it: one `send`, and so one write, per message.
-const fn send(
+/// The same program driven in another way. `-send` is what its documentation does: one `send`, and so one write, per message.
+const fn named(
     name: &'static str,
     kinds: &'static [Kind],
     file: &'static str,
@@ -80,20 +80,22 @@ const BUILT_IN: &[BuiltIn] = &[
     usual("storm-ws", WS_DEFLATE, "ws-echo-server", &[]),
     usual("storm-tcp-per-core", &[Kind::Raw, Kind::Tls], "tcp-echo-server", &["--framer", "raw", PER_CORE]),
     usual("storm-ws-per-core", WS_DEFLATE, "ws-echo-server", &[PER_CORE]),
+    named("storm-ws-autotuned", &[Kind::Ws], "ws-echo-server", &["--socket-buffers", "none"]),
     usual("yardstick-tcp", &[Kind::Raw], "yardstick-tcp", &[]),
     usual("yardstick-tls", &[Kind::Tls], "yardstick-tls", &[]),
     usual("yardstick-length", &[Kind::Length], "yardstick-length-codec", &["--mode", "batched"]),
-    send("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
+    named("yardstick-length-send", &[Kind::Length], "yardstick-length-codec", &["--mode", "send"]),
     usual("yardstick-ws", WS_DEFLATE, "yardstick-ws", &[]),
+    named("yardstick-ws-64k", &[Kind::Ws], "yardstick-ws", &["--socket-buffers", "65536"]),
     usual("tungstenite", WS, "peer-tungstenite", &["--batched"]),
-    send("tungstenite-send", WS, "peer-tungstenite", &[]),
+    named("tungstenite-send", WS, "peer-tungstenite", &[]),
     usual("fastwebsockets", WS, "peer-fastwebsockets", &[]),
     usual("tokio-websockets", WS, "peer-tokio-websockets", &["--batched"]),
-    send("tokio-websockets-send", WS, "peer-tokio-websockets", &[]),
+    named("tokio-websockets-send", WS, "peer-tokio-websockets", &[]),
     usual("sockudo", WS_DEFLATE, "peer-sockudo", &["--batched"]),
-    send("sockudo-send", WS_DEFLATE, "peer-sockudo", &[]),
+    named("sockudo-send", WS_DEFLATE, "peer-sockudo", &[]),
     usual("yawc", WS_DEFLATE, "peer-yawc", &["--batched"]),
-    send("yawc-send", WS_DEFLATE, "peer-yawc", &[]),
+    named("yawc-send", WS_DEFLATE, "peer-yawc", &[]),
 ];
 
 impl Contender {

@@ -17,6 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use clap::Parser;
+use socket2::SockRef;
 use stormsocket::BoxError;
 use stormsocket_benchmark::cli::{ServerArgs, WsPort};
 use stormsocket_benchmark::serve;
@@ -38,6 +39,10 @@ struct Flags {
     /// Send each message to everyone, its sender too; one thread only.
     #[arg(long, conflicts_with_all = ["deflate", "tls"])]
     broadcast: bool,
+
+    /// Bytes of the kernel's buffers for each socket, instead of the kernel's own choice.
+    #[arg(long, conflicts_with = "broadcast")]
+    socket_buffers: Option<usize>,
 
     /// Inflate messages and compress the replies, with a window that is kept.
     #[arg(long)]
@@ -87,6 +92,10 @@ impl Worker {
         runtime.block_on(async {
             loop {
                 let (stream, _) = listener.accept().await?;
+                if let Some(bytes) = flags.socket_buffers {
+                    SockRef::from(&stream).set_recv_buffer_size(bytes)?;
+                    SockRef::from(&stream).set_send_buffer_size(bytes)?;
+                }
                 if flags.broadcast {
                     // Receivers send nothing, so a second small write would wait for a delayed acknowledgement.
                     stream.set_nodelay(true)?;
