@@ -12,9 +12,9 @@ use super::{Connection, Stage};
 use crate::protocol::{Parts, Protocol};
 use crate::stream::Transport;
 
-/// Room for one read. A kernel receive buffer of the default size fits in.
-const CHUNK: usize = 64 * 1024;
-/// How often that doubles while reads fill what they are given: up to 512 KiB.
+/// Room for one read. A kernel receive buffer of the default size fits in, and a message of 64 KiB with its head.
+const CHUNK: usize = 65 * 1024;
+/// How often that doubles while reads fill what they are given: up to 520 KiB.
 const MOST_DOUBLED: u8 = 3;
 /// Bytes one turn reads before the connection lets others run.
 const TURN: u32 = 512 * 1024;
@@ -94,7 +94,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 // comes, though: the fewer buffers are in use, the more of them are in cache.
                 if count == room && count >= chunk / 2 {
                     self.doubled = MOST_DOUBLED.min(self.doubled + 1);
-                } else if self.inbox.len() < chunk / 2 && room > chunk / 2 {
+                } else if count < chunk / 2 && room > chunk / 2 {
                     self.doubled = self.doubled.saturating_sub(1);
                 }
                 self.driver.received(count as u64, 0);
