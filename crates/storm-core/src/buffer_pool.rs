@@ -9,8 +9,8 @@ use bytes::BytesMut;
 
 /// Spare buffers a thread keeps of each kind.
 const KEPT: usize = 8;
-/// Larger buffers go back to the allocator.
-const LARGEST_KEPT: usize = 1024 * 1024;
+/// Larger buffers go back to the allocator: one in which a message of 1 MiB came is kept.
+const LARGEST_KEPT: usize = 1280 * 1024;
 
 /// The spare buffers of one kind on one thread.
 #[derive(Debug, Default)]
