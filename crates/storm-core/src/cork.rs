@@ -17,15 +17,29 @@ use crate::outbox::{Encode, SendQueue};
 use crate::{Message, MessageRef, SendError, SessionId};
 
 thread_local! {
-    static CORK: RefCell<Option<Cork>> = const { RefCell::new(None) };
+    static CORK: RefCell<Cork> = RefCell::default();
 }
 
+/// A batch, while one is under way, and what it has queued.
+#[derive(Default)]
 struct Cork {
+    of: Option<Batch>,
+    /// Empty without a batch.
+    corked: Corked,
+}
+
+struct Batch {
     session: SessionId,
     encoder: Box<dyn Encode>,
-    corked: Corked,
     /// Bytes that may be queued before the outbox has to be asked.
     budget: usize,
+}
+
+impl Cork {
+    #[inline(always)]
+    fn is_of(&self, session: SessionId) -> bool {
+        self.of.as_ref().is_some_and(|batch| batch.session == session)
+    }
 }
 
 /// What a batch has queued.
@@ -43,33 +57,39 @@ pub(crate) fn begin(
     budget: usize,
 ) -> Result<(), Box<dyn Encode>> {
     CORK.with_borrow_mut(|cork| {
-        if cork.is_some() {
+        if cork.of.is_some() {
             return Err(encoder);
         }
-        *cork = Some(Cork { session, encoder, corked: Corked::default(), budget });
+        cork.of = Some(Batch { session, encoder, budget });
         Ok(())
     })
 }
 
-/// Ends the batch of `session`, if it is under way on this thread.
-pub(crate) fn end(session: SessionId) -> Option<(Box<dyn Encode>, Corked)> {
+/// Ends the batch of `session`, if it is under way on this thread, and has `take` take all of what it has queued.
+#[inline]
+pub(crate) fn end(session: SessionId, take: impl FnOnce(&mut Corked)) -> Option<Box<dyn Encode>> {
     CORK.with_borrow_mut(|cork| {
-        let cork = cork.take_if(|cork| cork.session == session)?;
-        Some((cork.encoder, cork.corked))
+        if !cork.is_of(session) {
+            return None;
+        }
+        take(&mut cork.corked);
+        cork.of.take().map(|batch| batch.encoder)
     })
 }
 
 /// Whose batch is under way on this thread.
 pub(crate) fn session() -> Option<SessionId> {
-    CORK.with_borrow(|cork| cork.as_ref().map(|cork| cork.session))
+    CORK.with_borrow(|cork| cork.of.as_ref().map(|batch| batch.session))
 }
 
-/// Takes what the batch of `session` has queued so far, if it is under way on this thread.
-pub(crate) fn drain(session: SessionId) -> Option<Corked> {
+/// Has `take` take all of what the batch of `session` has queued so far, if it is under way on this thread.
+#[inline]
+pub(crate) fn drain(session: SessionId, take: impl FnOnce(&mut Corked)) {
     CORK.with_borrow_mut(|cork| {
-        let cork = cork.as_mut().filter(|cork| cork.session == session)?;
-        Some(std::mem::take(&mut cork.corked))
-    })
+        if cork.is_of(session) {
+            take(&mut cork.corked);
+        }
+    });
 }
 
 /// What became of a message that was to be corked. Two words, so that the usual answer travels in registers.
@@ -103,13 +123,13 @@ fn with_room(
     CORK.with_borrow_mut(
         #[inline(always)]
         |cork| {
-            let Some(cork) = cork.as_mut().filter(|cork| cork.session == session) else {
+            let Some(batch) = cork.of.as_mut().filter(|batch| batch.session == session) else {
                 return Put::NoRoom;
             };
-            if cork.corked.queue.len() >= cork.budget {
+            if cork.corked.queue.len() >= batch.budget {
                 return Put::NoRoom;
             }
-            match encode(&mut *cork.encoder, &mut cork.corked.queue) {
+            match encode(&mut *batch.encoder, &mut cork.corked.queue) {
                 Ok(()) => {
                     cork.corked.messages += 1;
                     Put::Queued

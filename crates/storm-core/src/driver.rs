@@ -97,12 +97,12 @@ impl Driver {
     fn outbox(&mut self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
         let inner = &self.session.0;
         let mut outbox = inner.outbox.lock();
-        let in_batch = inner.in_batch.load(Ordering::Relaxed);
-        inner.in_batch.store(false, Ordering::Relaxed);
-        if in_batch && let Some((twin, corked)) = cork::end(inner.id) {
-            self.twin = Some(twin);
-            inner.uncork.store(true, Ordering::Relaxed);
-            outbox.end_batch(corked);
+        if inner.in_batch.load(Ordering::Relaxed) {
+            inner.in_batch.store(false, Ordering::Relaxed);
+            if let Some(twin) = cork::end(inner.id, |corked| outbox.end_batch(corked)) {
+                self.twin = Some(twin);
+                inner.uncork.store(true, Ordering::Relaxed);
+            }
         }
         outbox
     }
@@ -124,6 +124,14 @@ impl Driver {
         let phase = outbox.phase;
         drop(outbox);
         if over { self.shed() } else { wish(phase) }
+    }
+
+    /// What [`sync`](Self::sync), the write and [`park`](Self::park) do, at once, where nothing is left of an earlier write and the
+    /// socket takes all there is. `None` if that is not so: then these are to follow.
+    #[inline]
+    pub fn write_and_park(&mut self, task: &Waker) -> Option<Wish> {
+        let over = self.outbox().write_and_park(task)?;
+        Some(if over { self.shed() } else { Wish::Run })
     }
 
     /// Too much waits in all sessions: some are shed, perhaps this one.

@@ -470,11 +470,8 @@ impl Session {
 
     /// The outbox, for anyone but the connection task's own batch, which ends if it is this thread's.
     pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
-        let corked = cork::drain(self.0.id);
         let mut outbox = self.outbox_from_outside();
-        if let Some(corked) = corked {
-            outbox.end_batch(corked);
-        }
+        cork::drain(self.0.id, |corked| outbox.end_batch(corked));
         outbox
     }
 

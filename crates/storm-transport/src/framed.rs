@@ -235,7 +235,13 @@ struct Seen<'a> {
 impl Seen<'_> {
     /// The buffer, without what has been seen to.
     fn take(&mut self) -> &mut BytesMut {
-        self.wire.advance(std::mem::take(&mut self.bytes));
+        let seen = std::mem::take(&mut self.bytes);
+        if seen == self.wire.len() {
+            // Keeps the room in front, which an advance would have to be asked back for.
+            self.wire.clear();
+        } else {
+            self.wire.advance(seen);
+        }
         self.wire
     }
 }

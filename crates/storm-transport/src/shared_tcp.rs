@@ -49,6 +49,11 @@ impl Transport for SharedTcp {
     fn reset_on_drop(&mut self) {
         reset_on_drop(self.tcp());
     }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is the read's to find.
+        self.tcp().poll_read_ready(cx).map(drop)
+    }
 }
 
 impl AsyncRead for SharedTcp {

@@ -20,6 +20,12 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Has the coming drop end the connection as a reset, where the transport knows such a thing.
     fn reset_on_drop(&mut self) {}
 
+    /// Pending if a read would be, and then the task is woken when it would not. Ready if it cannot be told without one.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
+
     /// How many of the bytes it has taken it may not have passed on yet, at most.
     fn held_back(&self) -> usize {
         0
@@ -161,6 +167,14 @@ impl<T: Transport> Transport for AnyStream<T> {
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.reset_on_drop(),
             Self::Foreign(stream) => stream.reset_on_drop(),
+        }
+    }
+
+    #[inline]
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_readable(cx),
+            _ => Poll::Ready(()),
         }
     }
 

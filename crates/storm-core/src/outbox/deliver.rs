@@ -3,6 +3,7 @@
 //! Not here: which sessions are written to, and when ([`crate::delivery`]).
 
 use std::io::{self, IoSlice};
+use std::task::Waker;
 
 use super::{Encode, Outbox, Phase, SendQueue, TryWrite};
 
@@ -27,23 +28,40 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if !self.parked || self.phase != Phase::Open {
             return false;
         }
+        if !self.write_queued() {
+            self.wake_task();
+        }
+        self.room != 0 && self.relieve_and_settle()
+    }
+
+    /// Writes what is queued, as far as the socket takes it now; `true` if all of it. Nothing may be in flight.
+    fn write_queued(&mut self) -> bool {
         self.encoder.flush(&mut self.queue);
         loop {
             if self.queue.is_empty() {
                 self.draw_backlog();
             }
             if self.queue.is_empty() {
-                break;
+                return true;
             }
             // An error is the task's to find, which ends the session for it.
             let Some(Ok(written @ 1..)) = self.encoder.writer().map(|to| write(to, &self.queue)) else {
-                self.wake_task();
-                break;
+                return false;
             };
             self.queue.advance(written);
             self.bytes_sent += written as u64;
         }
-        self.room != 0 && self.relieve_and_settle()
+    }
+
+    /// What [`sync`](Self::sync), a write and [`park`](Self::park) do, in one visit of a task that has nothing in flight. `None` if
+    /// the socket cannot be written to from here or does not take it all: then these three are to follow. Else whether too
+    /// much waits in all sessions.
+    pub(crate) fn write_and_park(&mut self, task: &Waker) -> Option<bool> {
+        if self.phase != Phase::Open || self.encoder.writer().is_none() || !self.write_queued() {
+            return None;
+        }
+        self.park(task, true);
+        Some(self.room != 0 && self.relieve_and_settle())
     }
 
     /// Takes the promise back: the task is woken instead.

@@ -410,7 +410,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     #[inline(never)]
     fn append_behind(&mut self) {
         if let Some(aside) = &mut self.aside {
-            self.queue.append(std::mem::take(&mut aside.behind));
+            self.queue.append(&mut aside.behind);
             self.drop_empty_aside();
         }
     }
@@ -555,13 +555,14 @@ impl<E: Encode + ?Sized> Outbox<E> {
     }
 
     /// Takes over what the connection task's batch has queued, and ends the batch.
-    pub(crate) fn end_batch(&mut self, corked: Corked) {
+    pub(crate) fn end_batch(&mut self, corked: &mut Corked) {
         self.corked = None;
-        self.messages_sent += corked.messages;
+        self.messages_sent += std::mem::take(&mut corked.messages);
         if self.phase >= Phase::Aborting {
+            corked.queue.clear();
             return;
         }
-        self.queue.append(corked.queue);
+        self.queue.append(&mut corked.queue);
         if self.aside.is_some() {
             self.append_behind();
         }

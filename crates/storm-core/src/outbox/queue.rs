@@ -104,21 +104,27 @@ impl SendQueue {
         large.shared.push_back(Shared { before, bytes });
     }
 
-    /// Appends everything of `other`.
-    pub(crate) fn append(&mut self, mut other: Self) {
+    /// Moves everything of `other` behind what is here.
+    #[inline]
+    pub(crate) fn append(&mut self, other: &mut Self) {
         if self.is_empty() {
-            std::mem::swap(self, &mut other);
+            std::mem::swap(self, other);
         } else {
-            let mut rest: &[u8] = &other.small;
-            for Shared { before, bytes } in other.large.take().into_iter().flat_map(|large| large.shared) {
-                let (copied, behind) = rest.split_at(before);
-                rest = behind;
-                self.put_slice(copied);
-                self.share(bytes);
-            }
-            self.put_slice(rest);
+            self.append_copy(other);
         }
         other.release();
+    }
+
+    #[inline(never)]
+    fn append_copy(&mut self, other: &mut Self) {
+        let mut rest: &[u8] = &other.small;
+        for Shared { before, bytes } in other.large.take().into_iter().flat_map(|large| large.shared) {
+            let (copied, behind) = rest.split_at(before);
+            rest = behind;
+            self.put_slice(copied);
+            self.share(bytes);
+        }
+        self.put_slice(rest);
     }
 
     /// Makes room for `additional` copied bytes.
@@ -282,11 +288,11 @@ mod tests {
     #[test]
     fn a_queue_can_follow_another() {
         for lead in [0, 3, SHARE_FROM] {
-            let (mixed, expected) = mixed();
+            let (mut mixed, expected) = mixed();
             let lead = vec![9; lead];
             let mut queue = SendQueue::default();
             queue.put_bytes(lead.clone().into());
-            queue.append(mixed);
+            queue.append(&mut mixed);
             queue.put_slice(b"end");
             assert_eq!(contents(&queue), [&lead[..], &expected, b"end"].concat());
             queue.advance(queue.len());

@@ -73,6 +73,18 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
     }
 
+    /// Writes what the last batch queued and registers the task for whatever comes next, in an open session whose foreground waits
+    /// for bytes. Pending when there is nothing more to do; else [`poll_background`](Self::poll_background) is to follow.
+    #[inline]
+    pub(super) fn poll_flush_and_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let nothing_in_flight = self.writing.is_empty() && self.given == 0 && !self.flush;
+        if nothing_in_flight && self.driver.write_and_park(cx.waker()) == Some(Wish::Run) {
+            self.poll_deadlines(cx, false)
+        } else {
+            Poll::Ready(())
+        }
+    }
+
     /// Bytes that have left and are to be accounted. What the transport keeps (TLS does) is not with the kernel yet, and still
     /// counts as pending.
     fn written(&mut self) -> usize {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
@@ -16,6 +17,8 @@ use crate::stream::Transport;
 const CHUNK: usize = 65 * 1024;
 /// How often that doubles while reads fill what they are given: up to 520 KiB.
 const MOST_DOUBLED: u8 = 3;
+/// A read of as much may have left more.
+const LARGE: u32 = 16 * 1024;
 /// Bytes one turn reads before the connection lets others run.
 const TURN: u32 = 512 * 1024;
 
@@ -41,9 +44,11 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             }
             tokio::task::yield_now().await;
         }
-        let mut flush = true;
+        // A large read has left more, most likely: what was answered leaves before that is read.
+        let mut flush = self.turn >= LARGE;
+        let mut batch = !flush;
         poll_fn(|cx| {
-            if std::mem::take(&mut flush) && self.poll_flush_batch(cx).is_ready() {
+            if mem::take(&mut flush) && self.poll_flush_batch(cx).is_ready() {
                 return Poll::Ready(Fill::Closing);
             }
             if self.stage != Stage::Open {
@@ -52,9 +57,13 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             if self.peer_ended {
                 return Poll::Ready(Fill::End);
             }
-            match self.poll_read(cx) {
+            let read = if batch { self.poll_read_late(cx) } else { self.poll_read(cx) };
+            match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Fill::End),
                 Poll::Ready(Ok(count)) => {
+                    if mem::take(&mut batch) && self.poll_flush_batch(cx).is_ready() {
+                        return Poll::Ready(Fill::Closing);
+                    }
                     self.turn = self.turn.saturating_add(count.try_into().unwrap_or(TURN));
                     return Poll::Ready(Fill::Bytes);
                 }
@@ -64,9 +73,26 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 }
                 Poll::Pending => self.turn = 0,
             }
+            if mem::take(&mut batch) && self.poll_flush_and_rest(cx).is_pending() {
+                return Poll::Pending;
+            }
             self.poll_background(cx, false).map(|()| Fill::Closing)
         })
         .await
+    }
+
+    /// As [`poll_read`](Self::poll_read), when there is probably nothing to read: that is found out without a buffer, where the
+    /// transport knows how.
+    #[inline]
+    fn poll_read_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.inbox.is_empty()
+            && let Some(transport) = &mut self.transport
+            && transport.poll_readable(cx).is_pending()
+        {
+            self.inbox.give_back();
+            return Poll::Pending;
+        }
+        self.poll_read(cx)
     }
 
     /// Reads once into the inbox; 0 is the end of the peer's stream.
