@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use parking_lot::MutexGuard;
 
-use crate::cork;
+use crate::cork::{self, Corked};
 use crate::metrics::Ending;
 use crate::outbox::{Encode, Outbox, Phase, SendQueue};
 use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session, SlowConsumerPolicy};
@@ -95,11 +95,20 @@ impl Driver {
 
     /// Locks the outbox for the task itself: its batch, if there is one, ends.
     fn outbox(&mut self) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
+        self.outbox_after(Outbox::end_batch)
+    }
+
+    /// As [`outbox`](Self::outbox), with another way to `end` the batch.
+    #[inline]
+    fn outbox_after(
+        &mut self,
+        end: impl FnOnce(&mut Outbox<dyn Encode>, &mut Corked),
+    ) -> MutexGuard<'_, Outbox<dyn Encode + 'static>> {
         let inner = &self.session.0;
         let mut outbox = inner.outbox.lock();
         if inner.in_batch.load(Ordering::Relaxed) {
             inner.in_batch.store(false, Ordering::Relaxed);
-            if let Some(twin) = cork::end(inner.id, |corked| outbox.end_batch(corked)) {
+            if let Some(twin) = cork::end(inner.id, |corked| end(&mut outbox, corked)) {
                 self.twin = Some(twin);
                 inner.uncork.store(true, Ordering::Relaxed);
             }
@@ -130,7 +139,7 @@ impl Driver {
     /// socket takes all there is. `None` if that is not so: then these are to follow.
     #[inline]
     pub fn write_and_park(&mut self, task: &Waker) -> Option<Wish> {
-        let over = self.outbox().write_and_park(task)?;
+        let over = self.outbox_after(Outbox::write_and_end_batch).write_and_park(task)?;
         Some(if over { self.shed() } else { Wish::Run })
     }
 

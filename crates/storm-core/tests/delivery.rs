@@ -1,4 +1,5 @@
-//! Broadcasts that leave from a lane: drivers stand in for connection tasks, a shared buffer for their sockets.
+//! Writes from the outbox itself, by a broadcast's lane or by the connection task that is about to sleep: drivers stand in for
+//! connection tasks, a shared buffer for their sockets.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -11,7 +12,7 @@ use storm_core::driver::{Driver, Wish};
 use storm_core::middleware::MiddlewareChain;
 use storm_core::outbox::{Control, Encode, SendQueue, TryWrite};
 use storm_core::{
-    BroadcastReport, Hub, LatestKey, Message, Role, SendError, SessionOptions, SlowConsumerPolicy,
+    BroadcastReport, Hub, LatestKey, Message, Role, SendError, Session, SessionOptions, SlowConsumerPolicy,
 };
 
 /// A socket of as many bytes as there is `room` for.
@@ -69,6 +70,10 @@ impl Encode for Plain {
         }
     }
 
+    fn twin(&self) -> Option<Box<dyn Encode>> {
+        Some(Box::new(Self { socket: None, pong: false }))
+    }
+
     fn writer(&self) -> Option<&dyn TryWrite> {
         self.socket.as_ref().map(|socket| socket as &dyn TryWrite)
     }
@@ -109,6 +114,15 @@ impl Member {
         let mut member = Self { driver, socket, wakes: Arc::default() };
         assert_eq!(member.park(), ("".to_owned(), Wish::Run));
         member
+    }
+
+    /// The task's visit between a batch and its sleep.
+    fn rest(&mut self) -> Option<Wish> {
+        self.driver.write_and_park(&self.wakes.clone().into())
+    }
+
+    fn session(&self) -> &Session {
+        self.driver.session()
     }
 
     /// What the task finds when it is about to sleep.
@@ -360,4 +374,92 @@ fn lanes_end_with_their_hub() {
     drop(hub);
     assert_eq!(wakes.count(), 1);
     assert!(Pin::new(&mut lane).poll(&mut cx).is_ready());
+}
+
+#[test]
+fn a_batch_leaves_and_its_task_sleeps_in_one_visit() {
+    let hub = roomy();
+    let mut member = Member::new(&hub, 100);
+    for batch in 1..=2 {
+        member.driver.begin_batch();
+        member.session().try_send("own ").expect("room");
+        member.session().try_send_ref("ref").expect("room");
+        assert_eq!(member.rest(), Some(Wish::Run));
+        assert_eq!(member.socket.writes(), ["own ref"]);
+        assert_eq!(member.session().pending_send_bytes(), 0);
+        let metrics = member.session().metrics();
+        assert_eq!((metrics.messages_sent, metrics.bytes_sent), (2 * batch, 7 * batch));
+    }
+    assert_eq!(member.wakes.count(), 0);
+    member.session().try_send("more").expect("room");
+    assert_eq!(member.wakes.count(), 1, "the task sleeps, and a send wakes it");
+}
+
+#[test]
+fn what_others_send_during_a_batch_leaves_behind_what_it_had_sent_before() {
+    let hub = roomy();
+    let mut member = Member::new(&hub, 100);
+    let session = member.session().clone();
+    member.driver.begin_batch();
+    session.try_send("a").expect("room");
+    std::thread::scope(|scope| scope.spawn(|| session.try_send("b").map(drop)).join())
+        .expect("no panic")
+        .expect("room");
+    session.try_send("c").expect("room");
+    assert_eq!(member.rest(), Some(Wish::Run));
+    assert_eq!(member.socket.writes().concat(), "abc");
+    assert_eq!(member.rest(), Some(Wish::Run));
+    assert_eq!(member.socket.writes(), [""; 0]);
+}
+
+#[test]
+fn what_the_socket_does_not_take_of_a_batch_is_written_by_the_task() {
+    let hub = roomy();
+    for room in 0..6 {
+        let mut member = Member::new(&hub, room);
+        member.driver.begin_batch();
+        member.session().try_send("abcdef").expect("room");
+        member.session().control(Control::Pong("".into()));
+        assert_eq!(member.rest(), None);
+        let written = member.socket.writes().concat();
+        assert_eq!(written.len(), room);
+        assert_eq!(member.session().pending_send_bytes() + room, "abcdefpong".len());
+        let (rest, wish) = member.park();
+        assert_eq!((written + &rest, wish), ("abcdefpong".to_owned(), Wish::Run));
+        assert_eq!(member.session().metrics().bytes_sent, 10);
+    }
+}
+
+#[test]
+fn without_a_socket_of_its_own_or_when_it_is_to_end_the_task_writes() {
+    let hub = roomy();
+    let mut member = Member::new(&hub, 100);
+    member.driver = Driver::register(&hub, Role::Server, None, Plain { socket: None, pong: false });
+    member.driver.begin_batch();
+    member.session().try_send("a").expect("room");
+    assert_eq!(member.rest(), None);
+    assert_eq!(member.park(), ("a".to_owned(), Wish::Run));
+
+    let mut member = Member::new(&hub, 100);
+    member.driver.begin_batch();
+    member.session().try_send("a").expect("room");
+    member.session().abort();
+    assert_eq!(member.rest(), None);
+    assert_eq!((member.park(), member.socket.writes()), (("".to_owned(), Wish::Abort), vec![]));
+}
+
+#[test]
+fn a_batch_that_fills_the_outbox_makes_room_as_it_leaves() {
+    let hub = hub(8, SlowConsumerPolicy::Wait);
+    let mut member = Member::new(&hub, 100);
+    let session = member.session().clone();
+    member.driver.begin_batch();
+    session.try_send("12345678").expect("below the limit before");
+    assert!(session.is_backpressured());
+    let mut waiting = pin!(session.send("next").into_future());
+    assert!(poll(waiting.as_mut()).is_pending());
+    assert_eq!(member.rest(), Some(Wish::Run));
+    assert!(!session.is_backpressured());
+    assert!(matches!(poll(waiting.as_mut()), Poll::Ready(Ok(_))));
+    assert_eq!(member.wakes.count(), 1, "the task sleeps, and this wakes it");
 }

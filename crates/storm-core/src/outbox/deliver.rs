@@ -2,10 +2,11 @@
 //!
 //! Not here: which sessions are written to, and when ([`crate::delivery`]).
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::task::Waker;
 
-use super::{Encode, Outbox, Phase, SendQueue, TryWrite};
+use super::{Encode, Outbox, Phase, SendQueue};
+use crate::cork::Corked;
 
 /// Slices per vectored write.
 const SLICES: usize = 16;
@@ -35,6 +36,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     }
 
     /// Writes what is queued, as far as the socket takes it now; `true` if all of it. Nothing may be in flight.
+    #[inline(never)]
     fn write_queued(&mut self) -> bool {
         self.encoder.flush(&mut self.queue);
         loop {
@@ -44,13 +46,42 @@ impl<E: Encode + ?Sized> Outbox<E> {
             if self.queue.is_empty() {
                 return true;
             }
-            // An error is the task's to find, which ends the session for it.
-            let Some(Ok(written @ 1..)) = self.encoder.writer().map(|to| write(to, &self.queue)) else {
-                return false;
-            };
+            let Some(written) = self.try_write(&self.queue) else { return false };
             self.queue.advance(written);
             self.bytes_sent += written as u64;
         }
+    }
+
+    /// One write of what `queue` begins with. An error is the task's to find, which ends the session for it.
+    #[inline]
+    fn try_write(&self, queue: &SendQueue) -> Option<usize> {
+        let to = self.encoder.writer()?;
+        match queue.as_single_slice() {
+            Some(slice) => to.try_write(slice),
+            None => {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let filled = queue.fill_slices(&mut slices);
+                to.try_write_vectored(&slices[..filled])
+            }
+        }
+        .ok()
+        .filter(|written| *written > 0)
+    }
+
+    /// What [`end_batch`](Self::end_batch) does, after a first write of what the batch has queued if nothing else is to leave before
+    /// it. What a batch of few messages brings then never leaves the thread's own buffer.
+    #[inline]
+    pub(crate) fn write_and_end_batch(&mut self, corked: &mut Corked) {
+        if self.phase == Phase::Open && self.queue.is_empty() {
+            self.encoder.flush(&mut corked.queue);
+            if !corked.queue.is_empty()
+                && let Some(written) = self.try_write(&corked.queue)
+            {
+                corked.queue.advance_and_keep(written);
+                self.bytes_sent += written as u64;
+            }
+        }
+        self.end_batch(corked);
     }
 
     /// What [`sync`](Self::sync), a write and [`park`](Self::park) do, in one visit of a task that has nothing in flight. `None` if
@@ -79,13 +110,4 @@ impl<E: Encode + ?Sized> Outbox<E> {
             self.wake_task();
         }
     }
-}
-
-fn write(to: &dyn TryWrite, queue: &SendQueue) -> io::Result<usize> {
-    if let Some(slice) = queue.as_single_slice() {
-        return to.try_write(slice);
-    }
-    let mut slices = [IoSlice::new(&[]); SLICES];
-    let filled = queue.fill_slices(&mut slices);
-    to.try_write_vectored(&slices[..filled])
 }

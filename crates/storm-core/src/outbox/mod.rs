@@ -562,7 +562,9 @@ impl<E: Encode + ?Sized> Outbox<E> {
             corked.queue.clear();
             return;
         }
-        self.queue.append(&mut corked.queue);
+        if !corked.queue.is_empty() {
+            self.queue.append(&mut corked.queue);
+        }
         if self.aside.is_some() {
             self.append_behind();
         }

@@ -19,10 +19,13 @@ pub const SHARE_FROM: usize = 4096;
 /// Room of a fresh small-bytes buffer: a broadcast gives one to each member at once, so it must not be large.
 const FIRST_CAPACITY: usize = 512;
 
+/// Room an empty queue may keep: what a batch of small messages takes.
+const MOST_CAPACITY_KEPT: usize = 64 * 1024;
+
 /// A first-in first-out queue of bytes that copies small pieces and shares large ones.
 #[derive(Debug, Default)]
 pub struct SendQueue {
-    /// All copied bytes: those before, between and behind shared payloads. An empty queue has no buffer.
+    /// All copied bytes: those before, between and behind shared payloads. An empty queue has no buffer, except a batch's.
     small: BytesMut,
     /// Boxed: idle connections are many, and large payloads few.
     large: Option<Box<Large>>,
@@ -185,8 +188,43 @@ impl SendQueue {
     ///
     /// # Panics
     /// `count` exceeds [`len`](Self::len).
-    pub fn advance(&mut self, mut count: usize) {
+    pub fn advance(&mut self, count: usize) {
+        self.advance_within(count);
+        if self.is_empty() {
+            self.release();
+        }
+    }
+
+    /// As [`advance`](Self::advance), but an empty queue keeps its buffer for what follows, if that is not large.
+    #[inline]
+    pub(crate) fn advance_and_keep(&mut self, count: usize) {
+        self.advance_within(count);
+        if self.is_empty() && self.small.capacity() > MOST_CAPACITY_KEPT {
+            self.release();
+        }
+    }
+
+    #[inline]
+    fn advance_within(&mut self, count: usize) {
         assert!(count <= self.len(), "cannot advance past the end");
+        if self.large.is_some() {
+            self.advance_large(count);
+        } else {
+            self.advance_small(count);
+        }
+    }
+
+    #[inline]
+    fn advance_small(&mut self, count: usize) {
+        if count == self.small.len() {
+            // Keeps the room in front, which an advance would have to be asked back for.
+            self.small.clear();
+        } else {
+            self.small.advance(count);
+        }
+    }
+
+    fn advance_large(&mut self, mut count: usize) {
         while let Some(large) = &mut self.large {
             let Some(front) = large.shared.front_mut() else {
                 self.large = None;
@@ -206,11 +244,7 @@ impl SendQueue {
             count -= shared;
             large.shared.pop_front();
         }
-        if count == self.small.len() {
-            self.release();
-        } else {
-            self.small.advance(count);
-        }
+        self.advance_small(count);
     }
 
     /// Drops everything that waits.
@@ -316,6 +350,19 @@ mod tests {
         queue.put_slice(b"x");
         queue.clear();
         assert_eq!((queue.len(), queue.small.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn an_empty_queue_can_keep_a_buffer_that_is_not_large() {
+        let mut queue = SendQueue::default();
+        queue.put_slice(b"some");
+        let address = queue.small.as_ptr();
+        queue.advance_and_keep(4);
+        queue.put_slice(b"more");
+        assert_eq!((queue.small.as_ptr(), contents(&queue)), (address, b"more".to_vec()));
+        queue.put_slice(&vec![0; MOST_CAPACITY_KEPT]);
+        queue.advance_and_keep(queue.len());
+        assert_eq!(queue.small.capacity(), 0);
     }
 
     #[test]
