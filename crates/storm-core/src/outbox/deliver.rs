@@ -2,14 +2,10 @@
 //!
 //! Not here: which sessions are written to, and when ([`crate::delivery`]).
 
-use std::io::IoSlice;
 use std::task::Waker;
 
 use super::{Encode, Outbox, Phase, SendQueue};
 use crate::cork::Corked;
-
-/// Slices per vectored write.
-const SLICES: usize = 16;
 
 impl<E: Encode + ?Sized> Outbox<E> {
     /// Promises a delivery in place of a wake-up, if the task sleeps and its socket can be written to from here. Nobody else
@@ -56,16 +52,11 @@ impl<E: Encode + ?Sized> Outbox<E> {
     #[inline]
     fn try_write(&self, queue: &SendQueue) -> Option<usize> {
         let to = self.encoder.writer()?;
-        match queue.as_single_slice() {
-            Some(slice) => to.try_write(slice),
-            None => {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let filled = queue.fill_slices(&mut slices);
-                to.try_write_vectored(&slices[..filled])
-            }
-        }
-        .ok()
-        .filter(|written| *written > 0)
+        let written = queue.with_slices(|slices| match slices {
+            [slice] => to.try_write(slice),
+            slices => to.try_write_vectored(slices),
+        });
+        written.ok().filter(|written| *written > 0)
     }
 
     /// What [`end_batch`](Self::end_batch) does, after a first write of what the batch has queued if nothing else is to leave before

@@ -19,6 +19,9 @@ pub const SHARE_FROM: usize = 4096;
 /// Room of a fresh small-bytes buffer: a broadcast gives one to each member at once, so it must not be large.
 const FIRST_CAPACITY: usize = 512;
 
+/// Slices per vectored write; the kernel takes up to 1024, and what they hold exceeds its send buffer well before.
+const SLICES: usize = 64;
+
 /// Room an empty queue may keep: what a batch of small messages takes.
 const MOST_CAPACITY_KEPT: usize = 64 * 1024;
 
@@ -171,6 +174,17 @@ impl SendQueue {
         }
         push(rest);
         filled
+    }
+
+    /// Hands `write` the front of the queue as slices for one vectored write; a single slice is all of it, and needs none.
+    #[inline]
+    pub fn with_slices<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
+        if let Some(slice) = self.as_single_slice() {
+            return write(&[IoSlice::new(slice)]);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = self.fill_slices(&mut slices);
+        write(&slices[..filled])
     }
 
     /// The front of the queue when one slice holds all of it, so that no vectored write is needed.

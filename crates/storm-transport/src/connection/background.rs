@@ -1,6 +1,6 @@
 //! What goes on while the foreground waits: writing, wishes, winding down, read-ahead.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,9 +11,6 @@ use storm_core::metrics::Ending;
 use super::{Connection, Stage};
 use crate::protocol::Protocol;
 use crate::stream::Transport;
-
-/// Slices per vectored write; the kernel takes up to 1024, and what they hold exceeds its send buffer well before.
-const SLICES: usize = 64;
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Everything that need not wait for the foreground. Registers the task for whatever comes next; ready when the
@@ -124,14 +121,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             return Ok(true);
         }
         while !self.writing.is_empty() {
-            let write = match self.writing.as_single_slice() {
-                Some(slice) => transport.as_mut().poll_write(cx, slice),
-                None => {
-                    let mut slices = [IoSlice::new(&[]); SLICES];
-                    let filled = self.writing.fill_slices(&mut slices);
-                    transport.as_mut().poll_write_vectored(cx, &slices[..filled])
-                }
-            };
+            let write = self.writing.with_slices(|slices| match slices {
+                [slice] => transport.as_mut().poll_write(cx, slice),
+                slices => transport.as_mut().poll_write_vectored(cx, slices),
+            });
             match write {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),

@@ -84,12 +84,18 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     /// Fires what is due; pending when nothing is, with the timer armed for what comes next. Ready when something
     /// fired, so that its consequences are attended to.
+    #[inline]
     pub(super) fn poll_deadlines(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
         let shared = self.stage == Stage::Open && self.session().role() == Role::Server;
         // Deadlines only move later, except that there is one more when a handler is through.
         if shared && timers::is_armed(self.session()) && (busy || !self.armed_busy) {
             return Poll::Pending;
         }
+        self.poll_due(cx, busy, shared)
+    }
+
+    #[inline(never)]
+    fn poll_due(&mut self, cx: &mut Context<'_>, busy: bool, shared: bool) -> Poll<()> {
         loop {
             let idle_at = if busy || self.stage != Stage::Open { None } else { self.idle_at() };
             let protocol_at = match self.stage {
