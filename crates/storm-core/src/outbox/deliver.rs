@@ -1,11 +1,8 @@
-//! Writing to the socket from elsewhere than the connection task, while that sleeps.
+//! Writing to the socket under the outbox's lock: from elsewhere while the connection task sleeps, or by a task about to.
 //!
 //! Not here: which sessions are written to, and when ([`crate::delivery`]).
 
-use std::task::Waker;
-
 use super::{Encode, Outbox, Phase, SendQueue};
-use crate::cork::Corked;
 
 impl<E: Encode + ?Sized> Outbox<E> {
     /// Promises a delivery in place of a wake-up, if the task sleeps and its socket can be written to from here. Nobody else
@@ -33,7 +30,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     /// Writes what is queued, as far as the socket takes it now; `true` if all of it. Nothing may be in flight.
     #[inline(never)]
-    fn write_queued(&mut self) -> bool {
+    pub(super) fn write_queued(&mut self) -> bool {
         self.encoder.flush(&mut self.queue);
         loop {
             if self.queue.is_empty() {
@@ -50,40 +47,13 @@ impl<E: Encode + ?Sized> Outbox<E> {
 
     /// One write of what `queue` begins with. An error is the task's to find, which ends the session for it.
     #[inline]
-    fn try_write(&self, queue: &SendQueue) -> Option<usize> {
+    pub(super) fn try_write(&self, queue: &SendQueue) -> Option<usize> {
         let to = self.encoder.writer()?;
         let written = queue.with_slices(|slices| match slices {
             [slice] => to.try_write(slice),
             slices => to.try_write_vectored(slices),
         });
         written.ok().filter(|written| *written > 0)
-    }
-
-    /// What [`end_batch`](Self::end_batch) does, after a first write of what the batch has queued if nothing else is to leave before
-    /// it. What a batch of few messages brings then never leaves the thread's own buffer.
-    #[inline]
-    pub(crate) fn write_and_end_batch(&mut self, corked: &mut Corked) {
-        if self.phase == Phase::Open && self.queue.is_empty() {
-            self.encoder.flush(&mut corked.queue);
-            if !corked.queue.is_empty()
-                && let Some(written) = self.try_write(&corked.queue)
-            {
-                corked.queue.advance_and_keep(written);
-                self.bytes_sent += written as u64;
-            }
-        }
-        self.end_batch(corked);
-    }
-
-    /// What [`sync`](Self::sync), a write and [`park`](Self::park) do, in one visit of a task that has nothing in flight. `None` if
-    /// the socket cannot be written to from here or does not take it all: then these three are to follow. Else whether too
-    /// much waits in all sessions.
-    pub(crate) fn write_and_park(&mut self, task: &Waker) -> Option<bool> {
-        if self.phase != Phase::Open || self.encoder.writer().is_none() || !self.write_queued() {
-            return None;
-        }
-        self.park(task, true);
-        Some(self.room != 0 && self.relieve_and_settle())
     }
 
     /// Takes the promise back: the task is woken instead.

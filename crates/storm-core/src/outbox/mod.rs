@@ -15,6 +15,7 @@ mod budget;
 mod deliver;
 mod encode;
 mod queue;
+mod task;
 mod waiters;
 
 use std::num::NonZeroU32;
@@ -28,12 +29,8 @@ pub use queue::{SHARE_FROM, SendQueue};
 pub(crate) use waiters::Ticket;
 use waiters::Waiters;
 
-use crate::cork::Corked;
 use crate::send_budget::{Account, SendBudget};
 use crate::{Message, MessageRef, SendError};
-
-/// Bytes a batch queues before it asks the outbox: the time others wait for their turn is bounded by it.
-const MOST_CORKED: u32 = 256 * 1024;
 
 /// Bytes up to which the task takes messages that may go again: worth a write, and the rest can still go.
 const DRAWN: usize = 16 * 1024;
@@ -538,60 +535,6 @@ impl<E: Encode + ?Sized> Outbox<E> {
         is_news
     }
 
-    /// The connection task is at work and wants a batch of its own: the bytes it may queue by itself, 0 for none.
-    pub(crate) fn begin_batch(&mut self, wants_cork: bool) -> usize {
-        self.parked = false;
-        let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());
-        let may_cork = wants_cork
-            && self.phase == Phase::Open
-            && !self.is_backpressured()
-            && !waiting
-            && !self.is_in_parts()
-            && self.aside.is_none()
-            && self.queue.len() + self.in_flight <= self.limit / 2;
-        let quarter = u32::try_from(self.limit / 4).unwrap_or(MOST_CORKED);
-        self.corked = if may_cork { NonZeroU32::new(MOST_CORKED.min(quarter)) } else { None };
-        self.corked.map_or(0, |budget| budget.get() as usize)
-    }
-
-    /// Takes over what the connection task's batch has queued, and ends the batch.
-    pub(crate) fn end_batch(&mut self, corked: &mut Corked) {
-        self.corked = None;
-        self.messages_sent += std::mem::take(&mut corked.messages);
-        if self.phase >= Phase::Aborting {
-            corked.queue.clear();
-            return;
-        }
-        if !corked.queue.is_empty() {
-            self.queue.append(&mut corked.queue);
-        }
-        if self.aside.is_some() {
-            self.append_behind();
-        }
-        if self.pending_bytes() >= self.limit {
-            self.room |= FULL;
-        }
-    }
-
-    /// The connection task's visit: accounts `written` bytes and hands out what is queued if `writing` is empty. Returns
-    /// whether too much waits in all sessions.
-    pub(crate) fn sync(&mut self, writing: &mut SendQueue, written: usize) -> bool {
-        // Whatever woke the task, what it takes must be written before anything else is.
-        self.parked = false;
-        // After an abort nothing is in flight any more.
-        self.in_flight = self.in_flight.saturating_sub(written);
-        self.bytes_sent += written as u64;
-        if writing.is_empty() {
-            self.encoder.flush(&mut self.queue);
-            self.draw_backlog();
-            if !self.queue.is_empty() {
-                std::mem::swap(writing, &mut self.queue);
-                self.in_flight += writing.len();
-            }
-        }
-        self.room != 0 && self.relieve_and_settle()
-    }
-
     #[inline(never)]
     fn relieve_and_settle(&mut self) -> bool {
         self.relieve();
@@ -604,17 +547,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
             self.room &= !FULL;
             if let Some(waiters) = &self.waiters {
                 // The parts of a message go before those who wait for its end, wherever in line its writer is.
-                if self.room & IN_PARTS != 0 { waiters.wake_senders() } else { waiters.wake_first() }
+                if self.is_in_parts() { waiters.wake_senders() } else { waiters.wake_first() }
             }
         }
-    }
-
-    /// Remembers the connection task; `wake_on_send` when it has nothing to write and would sleep through a send.
-    pub(crate) fn park(&mut self, task: &Waker, wake_on_send: bool) {
-        match &self.task {
-            Some(stored) if stored.will_wake(task) => {}
-            _ => self.task = Some(task.clone()),
-        }
-        self.parked = wake_on_send;
     }
 }
