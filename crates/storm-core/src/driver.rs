@@ -135,12 +135,17 @@ impl Driver {
         if over { self.shed() } else { wish(phase) }
     }
 
-    /// What [`sync`](Self::sync), the write and [`park`](Self::park) do, at once, where nothing is left of an earlier write and the
-    /// socket takes all there is. `None` if that is not so: then these are to follow.
+    /// What [`sync`](Self::sync), the write and [`park`](Self::park) do, at once, where nothing is left of an earlier write (`writing`
+    /// is empty) and the socket takes all there is. `None` if that is not so: then `writing` has what is left, as after `sync`,
+    /// and the other two are to follow.
     #[inline]
-    pub fn write_and_park(&mut self, task: &Waker) -> Option<Wish> {
-        let over = self.outbox_after(Outbox::write_and_end_batch).write_and_park(task)?;
-        Some(if over { self.shed() } else { Wish::Run })
+    pub fn write_and_park(&mut self, writing: &mut SendQueue, task: &Waker) -> Option<Wish> {
+        let mut outbox = self.outbox_after(Outbox::write_and_end_batch);
+        let (parked, over) = outbox.write_and_park(writing, task);
+        let phase = outbox.phase;
+        drop(outbox);
+        let wish = if over { self.shed() } else { wish(phase) };
+        parked.then_some(wish)
     }
 
     /// Too much waits in all sessions: some are shed, perhaps this one.

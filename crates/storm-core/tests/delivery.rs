@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
 use storm_core::delivery::Delivering;
 use storm_core::driver::{Driver, Wish};
 use storm_core::middleware::MiddlewareChain;
-use storm_core::outbox::{Control, Encode, SendQueue, TryWrite};
+use storm_core::outbox::{Control, Encode, SHARE_FROM, SendQueue, TryWrite};
 use storm_core::{
     BroadcastReport, Hub, LatestKey, Message, Role, SendError, Session, SessionOptions, SlowConsumerPolicy,
 };
@@ -101,6 +102,7 @@ impl Wake for Wakes {
 /// A session whose task sleeps.
 struct Member {
     driver: Driver,
+    writing: SendQueue,
     socket: Socket,
     wakes: Arc<Wakes>,
 }
@@ -111,14 +113,14 @@ impl Member {
         socket.0.lock().unwrap().room = room;
         let plain = Plain { socket: Some(socket.clone()), pong: false };
         let driver = Driver::register(hub, Role::Server, None, plain);
-        let mut member = Self { driver, socket, wakes: Arc::default() };
+        let mut member = Self { driver, writing: SendQueue::default(), socket, wakes: Arc::default() };
         assert_eq!(member.park(), ("".to_owned(), Wish::Run));
         member
     }
 
     /// The task's visit between a batch and its sleep.
     fn rest(&mut self) -> Option<Wish> {
-        self.driver.write_and_park(&self.wakes.clone().into())
+        self.driver.write_and_park(&mut self.writing, &self.wakes.clone().into())
     }
 
     fn session(&self) -> &Session {
@@ -127,17 +129,16 @@ impl Member {
 
     /// What the task finds when it is about to sleep.
     fn park(&mut self) -> (String, Wish) {
-        let mut writing = SendQueue::default();
         let mut found = String::new();
-        let mut written = 0;
         loop {
-            let wish = self.driver.park(&mut writing, written, &self.wakes.clone().into());
-            if writing.is_empty() {
+            let left = self.writing.as_single_slice().unwrap();
+            found.push_str(std::str::from_utf8(left).unwrap());
+            let written = left.len();
+            self.writing.advance(written);
+            let wish = self.driver.park(&mut self.writing, written, &self.wakes.clone().into());
+            if self.writing.is_empty() {
                 return (found, wish);
             }
-            found.push_str(std::str::from_utf8(writing.as_single_slice().unwrap()).unwrap());
-            written = writing.len();
-            writing.advance(written);
         }
     }
 }
@@ -462,4 +463,30 @@ fn a_batch_that_fills_the_outbox_makes_room_as_it_leaves() {
     assert!(!session.is_backpressured());
     assert!(matches!(poll(waiting.as_mut()), Poll::Ready(Ok(_))));
     assert_eq!(member.wakes.count(), 1, "the task sleeps, and this wakes it");
+}
+
+/// Sends to its session when it is dropped.
+struct Echoing(Vec<u8>, Session);
+
+impl AsRef<[u8]> for Echoing {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Echoing {
+    fn drop(&mut self) {
+        self.1.try_send("gone").expect("room");
+    }
+}
+
+#[test]
+fn a_shared_payload_of_a_batch_is_not_dropped_under_the_lock() {
+    let hub = hub(100_000, SlowConsumerPolicy::Wait);
+    let mut member = Member::new(&hub, 100_000);
+    let payload = Bytes::from_owner(Echoing(vec![b'x'; SHARE_FROM], member.session().clone()));
+    member.driver.begin_batch();
+    member.session().try_send(payload).expect("room");
+    assert_eq!(member.rest(), None);
+    assert_eq!(member.park(), ("x".repeat(SHARE_FROM) + "gone", Wish::Run));
 }

@@ -61,6 +61,12 @@ impl SendQueue {
         }
     }
 
+    /// Whether all bytes are copies: then none of them is anyone's whose code runs when it is dropped.
+    #[inline]
+    pub(crate) const fn is_copied(&self) -> bool {
+        self.large.is_none()
+    }
+
     /// Whether nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -54,7 +54,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// it. What a batch of few messages brings then never leaves the thread's own buffer.
     #[inline]
     pub(crate) fn write_and_end_batch(&mut self, corked: &mut Corked) {
-        if self.phase == Phase::Open && self.queue.is_empty() {
+        if self.phase == Phase::Open && self.queue.is_empty() && corked.queue.is_copied() {
             self.encoder.flush(&mut corked.queue);
             if !corked.queue.is_empty()
                 && let Some(written) = self.try_write(&corked.queue)
@@ -94,14 +94,18 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.parked = wake_on_send;
     }
 
-    /// What [`sync`](Self::sync), a write and [`park`](Self::park) do, in one visit of a task that has nothing in flight. `None` if
-    /// the socket cannot be written to from here or does not take it all: then these three are to follow. Else whether too
-    /// much waits in all sessions.
-    pub(crate) fn write_and_park(&mut self, task: &Waker) -> Option<bool> {
-        if self.phase != Phase::Open || self.encoder.writer().is_none() || !self.write_queued() {
-            return None;
+    /// What [`sync`](Self::sync), a write and [`park`](Self::park) do, in one visit of a task that has nothing in flight. `false` if
+    /// the socket cannot be written to from here or does not take it all, and for shared payloads, which may be dropped without
+    /// a lock only: then `writing` has what is left, as after `sync`. The second tells whether too much waits in all sessions.
+    pub(crate) fn write_and_park(&mut self, writing: &mut SendQueue, task: &Waker) -> (bool, bool) {
+        let may_write = self.phase == Phase::Open
+            && self.queue.is_copied()
+            && self.aside.is_none()
+            && self.encoder.writer().is_some();
+        if !may_write || !self.write_queued() {
+            return (false, self.sync(writing, 0));
         }
         self.park(task, true);
-        Some(self.room != 0 && self.relieve_and_settle())
+        (true, self.room != 0 && self.relieve_and_settle())
     }
 }

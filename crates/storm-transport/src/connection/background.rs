@@ -75,7 +75,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     #[inline]
     pub(super) fn poll_flush_and_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let nothing_in_flight = self.writing.is_empty() && self.given == 0 && !self.flush;
-        if nothing_in_flight && self.driver.write_and_park(cx.waker()) == Some(Wish::Run) {
+        if nothing_in_flight && self.driver.write_and_park(&mut self.writing, cx.waker()) == Some(Wish::Run) {
             self.poll_deadlines(cx, false)
         } else {
             Poll::Ready(())
