@@ -226,11 +226,9 @@ async fn decide<E: Endpoint>(
             };
             decided.map_err(|answer| Refusal::new(HandshakeFailure::Rejected, answer))?
         }
-        None => {
-            let chosen = rules.protocols.iter().find(|protocol| upgrade.protocols().contains(protocol));
-            chosen.map_or_else(Accept::new, |protocol| Accept::new().protocol(protocol))
-        }
+        None => Accept::new(),
     };
+    let accept = accept.or_protocol_of(&rules.protocols, upgrade.protocols());
     if shared.is_stopping() {
         return Err(Refusal::stopping());
     }

@@ -328,6 +328,38 @@ async fn the_servers_favourite_of_the_offered_subprotocols_is_chosen() {
 }
 
 #[tokio::test]
+async fn the_list_of_subprotocols_holds_where_the_hook_chooses_none() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0")
+        .subprotocols(["v2", "v1"])
+        .on_upgrade(|request| async move {
+            Ok(match request.headers().get("x-choose") {
+                Some(wanted) => Accept::new().protocol(wanted.to_str().unwrap()),
+                None => Accept::new().header("X-Hook", "silent").unwrap(),
+            })
+        })
+        .handler(handler)
+        .start()
+        .await
+        .unwrap();
+    let hooked = [
+        ("Sec-WebSocket-Protocol: v1, v2\r\n", Some("v2"), Some("silent")),
+        ("Sec-WebSocket-Protocol: v1, v2\r\nX-Choose: v1\r\n", Some("v1"), None),
+        ("Sec-WebSocket-Protocol: v0\r\n", None, Some("silent")),
+        ("", None, Some("silent")),
+    ];
+    for (headers, chosen, hook) in hooked {
+        let (peer, response) = Peer::connect_with(&server, headers).await;
+        assert_eq!(response.header("sec-websocket-protocol"), chosen, "{headers}");
+        assert_eq!(response.header("x-hook"), hook, "{headers}");
+        assert_eq!(observed.connected().await.protocol(), chosen, "{headers}");
+        drop(peer);
+        observed.disconnected().await;
+    }
+    stop(server).await;
+}
+
+#[tokio::test]
 async fn a_hook_that_never_answers_is_cut_at_the_budget() {
     let server = WsServer::bind("127.0.0.1:0")
         .handshake_timeout(Duration::from_millis(200))

@@ -82,6 +82,15 @@ impl Accept {
         self
     }
 
+    /// Chooses the first of `favourites` that is among those `offered`, unless a subprotocol is chosen already.
+    #[must_use]
+    pub fn or_protocol_of(mut self, favourites: &[String], offered: &[String]) -> Self {
+        if self.protocol.is_none() {
+            self.protocol = favourites.iter().find(|protocol| offered.contains(protocol)).cloned();
+        }
+        self
+    }
+
     /// Adds a header.
     ///
     /// # Errors
