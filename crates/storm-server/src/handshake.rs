@@ -29,6 +29,7 @@ use storm_ws_proto::http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
 use crate::accept::{Endpoint, Phase, Shared, report};
+use crate::budget::Ended;
 
 /// Any HTTP answer that ends the connection; the same type as [`Reject`].
 pub type HttpResponse = Reject;
@@ -136,20 +137,19 @@ impl Refusal {
 /// How long a peer that was refused may take to end its side while the server stops.
 const LAST_LINGER: Duration = Duration::from_secs(1);
 
-/// Performs the handshake: what was agreed, and the bytes that came behind the request; or what it counts as that there is no
-/// session to be.
-pub(crate) async fn handshake<E: Endpoint>(
-    stream: &mut Stream,
+/// Performs the handshake: the stream, what was agreed, and the bytes that came behind the request.
+pub(crate) async fn handshake<'a, E: Endpoint>(
+    mut stream: Stream,
     peer: &Peer,
     rules: &Rules,
     options: &WsOptions,
-    shared: &Shared,
+    shared: &'a Shared,
     endpoint: &E,
-) -> Result<(Agreed, BytesMut), Option<HandshakeFailure>> {
+) -> Result<(Stream, Agreed, BytesMut), Ended<'a>> {
     let mut buffer = BytesMut::new();
     let request = tokio::select! {
         biased;
-        request = read_request(stream, &mut buffer, options.head_limits) => Some(request),
+        request = read_request(&mut stream, &mut buffer, options.head_limits) => Some(request),
         () = shared.reached(Phase::Stopping) => None,
     };
     let answer = match request {
@@ -157,25 +157,24 @@ pub(crate) async fn handshake<E: Endpoint>(
         Some(Err(UpgradeError::Head(error))) => {
             Err(Refusal::new(HandshakeFailure::Malformed, error.reject()))
         }
-        Some(Err(_)) => return Err(Some(HandshakeFailure::Disconnected)),
+        Some(Err(_)) => return Err(HandshakeFailure::Disconnected.into()),
         // What was about to be asked has its answer.
         None => Err(Refusal::stopping()),
     };
-    let Refusal { answer, failure } = match answer {
+    match answer {
         Ok((response, agreed)) => {
-            send(stream, &response).await.map_err(|_| Some(HandshakeFailure::Disconnected))?;
-            return Ok((agreed, buffer));
+            send(&mut stream, &response).await.map_err(|_| HandshakeFailure::Disconnected)?;
+            Ok((stream, agreed, buffer))
         }
-        Err(refusal) => refusal,
-    };
-    Box::pin(see_off(stream, &answer, shared)).await;
-    Err(failure)
+        Err(Refusal { answer, failure }) => {
+            Err(Ended::with_farewell(failure, see_off(stream, answer, shared)))
+        }
+    }
 }
 
 /// Answers a peer that gets no session, and waits for its end.
-async fn see_off(stream: &mut Stream, answer: &Reject, shared: &Shared) {
-    // The answer counts, whether the peer stays to read it or not.
-    if refuse(stream, &answer.to_bytes()).await.is_err() {
+async fn see_off(mut stream: Stream, answer: Reject, shared: &Shared) {
+    if refuse(&mut stream, &answer.to_bytes()).await.is_err() {
         return;
     }
     let stopped = async {
@@ -184,7 +183,7 @@ async fn see_off(stream: &mut Stream, answer: &Reject, shared: &Shared) {
     };
     tokio::select! {
         biased;
-        _ = linger(stream) => {}
+        _ = linger(&mut stream) => {}
         () = stopped => {}
     }
 }

@@ -49,20 +49,20 @@ pub(crate) async fn client_of(
     stream: &mut Stream,
     remote: Option<SocketAddr>,
     shared: &Shared,
-) -> Result<Option<SocketAddr>, Option<HandshakeFailure>> {
+) -> Result<Option<SocketAddr>, HandshakeFailure> {
     let tcp = match stream {
         Stream::Tcp(tcp) if shared.proxies.contains(remote) => tcp,
         _ => return Ok(remote),
     };
     let header = tokio::select! {
         header = read(tcp) => header,
-        () = shared.reached(Phase::Stopping) => return Err(Some(HandshakeFailure::Stopping)),
+        () = shared.reached(Phase::Stopping) => return Err(HandshakeFailure::Stopping),
     };
     match header {
         Ok(ProxyHeader::Client { source, .. }) => Ok(Some(source)),
         Ok(_) => Ok(remote),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Some(HandshakeFailure::Malformed)),
-        Err(_) => Err(Some(HandshakeFailure::Disconnected)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(HandshakeFailure::Malformed),
+        Err(_) => Err(HandshakeFailure::Disconnected),
     }
 }
 

@@ -13,6 +13,7 @@ use storm_transport::tls::{TlsAcceptor, TlsConfigError, TlsFailure, TlsOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::accept::{Endpoint, Phase, Shared, report};
+use crate::budget::Ended;
 
 /// How long the peer of a failed handshake has to read why: unread bytes of its own would turn the end into a reset, which may
 /// overtake the alert.
@@ -34,17 +35,17 @@ pub(crate) async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send 
 }
 
 /// Performs the TLS handshake, if the server speaks TLS.
-pub(crate) async fn secure<E: Endpoint>(
+pub(crate) async fn secure<'a, E: Endpoint>(
     stream: Stream,
     mut peer: Peer,
-    shared: &Shared,
+    shared: &'a Shared,
     endpoint: &E,
-) -> Result<(Stream, Peer), Option<HandshakeFailure>> {
+) -> Result<(Stream, Peer), Ended<'a>> {
     let Some(tls) = &shared.tls else { return Ok((stream, peer)) };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
         // In the middle of it there is no answer that the peer could read.
-        () = shared.reached(Phase::Stopping) => return Err(Some(HandshakeFailure::Stopping)),
+        () = shared.reached(Phase::Stopping) => return Err(HandshakeFailure::Stopping.into()),
     };
     match accepted {
         Ok((stream, info)) => {
@@ -53,13 +54,14 @@ pub(crate) async fn secure<E: Endpoint>(
         }
         Err(TlsFailure::Tls(error, mut stream)) => {
             report(endpoint, &shared.hub, &Error::new(ErrorKind::Handshake, error)).await;
-            tokio::select! {
-                () = shared.reached(Phase::Stopping) => {}
-                _ = tokio::time::timeout(LINGER, linger(&mut stream)) => {}
-            }
-            Err(Some(HandshakeFailure::Tls))
+            Err(Ended::with_farewell(Some(HandshakeFailure::Tls), async move {
+                tokio::select! {
+                    () = shared.reached(Phase::Stopping) => {}
+                    _ = tokio::time::timeout(LINGER, linger(&mut stream)) => {}
+                }
+            }))
         }
-        Err(_) => Err(Some(HandshakeFailure::Disconnected)),
+        Err(_) => Err(HandshakeFailure::Disconnected.into()),
     }
 }
 

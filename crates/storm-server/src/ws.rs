@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
 };
-use storm_core::metrics::HandshakeFailure;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
 use storm_core::{
@@ -18,7 +17,7 @@ use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::accept::{Endpoint, Shared};
-use crate::budget::{prepare, within_budget};
+use crate::budget::{Ended, prepare, within_budget};
 use crate::events::event_setters;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
@@ -291,14 +290,14 @@ struct Upgraded {
 
 impl<E: Events<WsSession, Message>> WsEndpoint<E> {
     /// What comes before the upgrade, and the upgrade.
-    async fn upgrade(
+    async fn upgrade<'a>(
         &self,
         stream: Stream,
         remote: Option<SocketAddr>,
-        shared: &Shared,
-    ) -> Result<Upgraded, Option<HandshakeFailure>> {
-        let (mut stream, peer) = prepare(stream, remote, shared, self).await?;
-        let (agreed, early) = handshake(&mut stream, &peer, &self.rules, &self.ws, shared, self).await?;
+        shared: &'a Shared,
+    ) -> Result<Upgraded, Ended<'a>> {
+        let (stream, peer) = prepare(stream, remote, shared, self).await?;
+        let (stream, agreed, early) = handshake(stream, &peer, &self.rules, &self.ws, shared, self).await?;
         Ok(Upgraded { stream, peer, agreed, early })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use storm_core::metrics::Limit;
+use storm_core::metrics::{HandshakeFailure, Limit};
 use stormsocket::{
     Accept, AnswerError, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, Reject, StatusCode,
     WsOptions, WsServer,
@@ -356,6 +356,29 @@ async fn the_list_of_subprotocols_holds_where_the_hook_chooses_none() {
         drop(peer);
         observed.disconnected().await;
     }
+    stop(server).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_stays_after_its_answer_counts_as_what_was_answered() {
+    let server = WsServer::bind("127.0.0.1:0")
+        .handshake_timeout(Duration::from_millis(200))
+        .on_http(|_| async { HttpResponse::new(StatusCode::OK).text("fine") })
+        .on_upgrade(|_| async { Err(Reject::new(StatusCode::FORBIDDEN)) })
+        .start()
+        .await
+        .unwrap();
+    let mut asked = Peer::dial(&server).await;
+    asked.write("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(asked.response().await.status, 200);
+    let mut refused = Peer::dial(&server).await;
+    refused.write(plus("X-A: b")).await;
+    assert_eq!(refused.response().await.status, 403);
+    // Neither ends its side: they are cut when the budget is used up.
+    until(|| server.connections() == 0).await;
+    let metrics = server.metrics();
+    assert_eq!((metrics.handshake_failures, metrics.handshake_timeouts), (1, 0));
+    assert_eq!(metrics.handshake_failures_by.get(HandshakeFailure::Rejected), 1);
     stop(server).await;
 }
 
