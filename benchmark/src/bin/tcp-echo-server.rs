@@ -1,4 +1,4 @@
-//! TCP echo server on StormSocket, with every limit at its default.
+//! TCP echo server on StormSocket, with every limit at its default but the backlog, which is for thousands of clients at once.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! WebSocket echo and broadcast server on StormSocket, with every limit at its default unless a flag says otherwise.
+//! WebSocket echo and broadcast server on StormSocket, with every limit at its default unless a flag says otherwise,
+//! but the backlog, which is for thousands of clients at once.
 
 use std::net::SocketAddr;
 

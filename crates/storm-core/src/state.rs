@@ -65,7 +65,8 @@ pub enum DisconnectReason {
     TransportError = 5,
     /// The peer left too many pings unanswered.
     HeartbeatTimeout = 6,
-    /// The handshake did not end within its budget.
+    /// The handshake did not end within its budget. No session ends so, since there is none before the handshake has ended: servers
+    /// count it as [`HandshakeFailure::Timeout`](crate::metrics::HandshakeFailure::Timeout), for clients it is an error of `connect`.
     HandshakeTimeout = 7,
     /// The peer read too slowly under `SlowConsumerPolicy::Disconnect`, or for a [`SendBudget`](crate::SendBudget).
     SlowConsumer = 8,

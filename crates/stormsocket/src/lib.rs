@@ -49,5 +49,20 @@ pub use storm_ws_proto::handshake::{self, HeadLimits};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::{CloseCode, CloseFrame, HeartbeatOptions, Limits, ProtocolError};
 
+/// What counters count by kind.
+///
+/// ```no_run
+/// use stormsocket::ServerMetrics;
+/// use stormsocket::metrics::{HandshakeFailure, Limit};
+///
+/// fn strangers(metrics: &ServerMetrics) -> u64 {
+///     metrics.handshake_failures_by.get(HandshakeFailure::Malformed)
+///         + metrics.refused.get(Limit::ConnectionsPerIp)
+/// }
+/// ```
+pub mod metrics {
+    pub use storm_core::metrics::{Ending, HandshakeFailure, Kind, Limit, Tally};
+}
+
 #[cfg(feature = "testing")]
 pub mod testing;

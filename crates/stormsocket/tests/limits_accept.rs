@@ -2,7 +2,7 @@
 
 mod support;
 
-use storm_core::metrics::Limit;
+use stormsocket::metrics::Limit;
 use stormsocket::{ConfigError, DisconnectReason, StartError, TcpServer};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use storm_core::metrics::Ending;
+use stormsocket::metrics::Ending;
 use stormsocket::{
     DisconnectReason, HeartbeatOptions, Hub, Limits, Role, SendOutcome, SessionOptions, SlowConsumerPolicy,
     WsHandler, WsOptions,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use storm_core::metrics::{HandshakeFailure, Limit};
+use stormsocket::metrics::{HandshakeFailure, Limit};
 use stormsocket::{
     Accept, AnswerError, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, Reject, StatusCode,
     WsOptions, WsServer,

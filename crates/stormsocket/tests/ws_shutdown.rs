@@ -5,7 +5,7 @@ mod ws_support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use storm_core::metrics::{Ending, HandshakeFailure};
+use stormsocket::metrics::{Ending, HandshakeFailure};
 use stormsocket::{
     Accept, DisconnectReason, HeartbeatOptions, HttpResponse, Role, ServerHandle, SessionOptions,
     ShutdownReport, StatusCode, WsOptions, WsServer,
