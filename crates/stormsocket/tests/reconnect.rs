@@ -10,6 +10,7 @@ use stormsocket::{
     TcpClient,
 };
 use support::*;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -213,14 +214,55 @@ async fn a_client_that_closes_does_not_come_back() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = ReconnectOptions::default().delay(Duration::from_millis(1));
     let (client, mut log, mut tried) = client(listener.local_addr().unwrap(), options).await;
-    let stream = accept(&listener).await;
+    let mut stream = accept(&listener).await;
     let session = log.connected().await;
-    drop(stream.into_split().0);
-    soon(session.close()).await;
-    assert!(matches!(log.next().await, Event::Disconnected(..)));
+    let peer = async {
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0, "the client ends its stream");
+        drop(stream);
+    };
+    soon(async { tokio::join!(session.close(), peer) }).await;
+    assert_eq!(log.disconnected().await, DisconnectReason::ClosedByClient);
+    // The client is through with it by itself, after no attempt.
+    soon(client.closed()).await;
+    assert_eq!(client.state(), ConnectionState::Closed);
+    assert!(tried.try_recv().is_err());
+    log.assert_quiet();
+}
+
+/// Two handlers of reconnects, in order of registration, each before the attempt.
+#[tokio::test]
+async fn handlers_of_a_reconnect_run_in_order_before_the_attempt() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (calls, mut called) = mpsc::unbounded_channel();
+    let calls = [calls.clone(), calls];
+    let [first, second] = calls.map(|calls| {
+        move |name: &'static str| {
+            let _ = calls.send(name);
+        }
+    });
+    let client = TcpClient::new(listener.local_addr().unwrap())
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+        .on_reconnecting(move |_, _| {
+            first("first begins");
+            let first = first.clone();
+            async move {
+                tokio::task::yield_now().await;
+                first("first ends");
+            }
+        })
+        .on_reconnecting(move |_, _| {
+            second("second");
+            async {}
+        })
+        .connect()
+        .await
+        .unwrap();
+    drop(accept(&listener).await);
+    let _again = accept(&listener).await;
+    for expected in ["first begins", "first ends", "second"] {
+        assert_eq!(soon(called.recv()).await, Some(expected));
+    }
     soon(client.disconnect()).await;
-    soon(client.disconnect()).await;
-    let _ = tried.try_recv();
 }
 
 #[tokio::test]
