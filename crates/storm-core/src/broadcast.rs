@@ -46,7 +46,7 @@ pub struct BroadcastReport {
     pub disconnected: usize,
     /// Suppressed by a middleware.
     pub suppressed: usize,
-    /// Closing or closed already, or unable to encode the message.
+    /// Closing or closed already, or unable to encode the message, or ended by a panic of a middleware over it.
     pub failed: usize,
 }
 

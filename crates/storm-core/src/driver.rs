@@ -8,6 +8,7 @@ use std::task::Waker;
 use parking_lot::MutexGuard;
 
 use crate::cork::{self, Corked};
+use crate::error::PanicMessage;
 use crate::metrics::Ending;
 use crate::outbox::{Encode, Outbox, Phase, SendQueue};
 use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session, SlowConsumerPolicy};
@@ -164,6 +165,16 @@ impl Driver {
         };
         add(&self.session.0.bytes_received, bytes);
         add(&self.session.0.messages_received, messages);
+    }
+
+    /// Ends the session because a handler panicked.
+    pub fn end_after_panic(&self) {
+        self.session.end_after_panic();
+    }
+
+    /// The panic of a sending hook that has ended the session, to be reported; hooks run on the task of whoever sends.
+    pub fn take_hook_panic(&self) -> Option<PanicMessage> {
+        self.session.take_hook_panic()
     }
 
     /// The transport is gone, for `reason` unless another was there first: sends fail, closers are woken. Only the

@@ -28,6 +28,9 @@ pub enum SendError {
     /// A text payload is not UTF-8.
     #[error("a text message must be utf-8")]
     InvalidUtf8,
+    /// A middleware's sending hook panicked, which ends the session; its `on_error` hears of it.
+    #[error("a middleware panicked over the message")]
+    Panicked,
     /// The protocol has no such message.
     #[error("the protocol has no such message")]
     Unsupported,

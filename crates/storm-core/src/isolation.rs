@@ -30,9 +30,15 @@ impl<F: Future> Future for CatchUnwind<F> {
     type Output = Result<F::Output, PanicMessage>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.project().future.poll(cx))) {
+        match catch_unwind_in(|| self.project().future.poll(cx)) {
             Ok(poll) => poll.map(Ok),
-            Err(payload) => Poll::Ready(Err(PanicMessage::from_payload(payload.as_ref()))),
+            Err(panic) => Poll::Ready(Err(panic)),
         }
     }
+}
+
+/// Calls `user`; a panic in it is a value. As for what it borrows, see [`catch_unwind_of`].
+#[inline]
+pub(crate) fn catch_unwind_in<R>(user: impl FnOnce() -> R) -> Result<R, PanicMessage> {
+    catch_unwind(AssertUnwindSafe(user)).map_err(|payload| PanicMessage::from_payload(payload.as_ref()))
 }

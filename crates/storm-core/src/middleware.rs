@@ -8,7 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::error::BoxError;
-use crate::isolation::catch_unwind_of;
+use crate::isolation::{catch_unwind_in, catch_unwind_of};
 use crate::{DisconnectReason, Error, Message, SendError, Session};
 
 /// Hooks around every session. Every method has a default that does nothing.
@@ -51,7 +51,7 @@ pub trait Middleware: Send + Sync + 'static {
     /// the next middleware and then into the outbox; `None` or emptiness suppresses it.
     ///
     /// Not async: it runs inside the send, so that the order of hooks is the order of messages and no hook can hold up
-    /// a broadcast. It must not block.
+    /// a broadcast. It must not block. If it panics, `session` ends and the send fails with [`SendError::Panicked`].
     fn on_data_sending(&self, session: &Session, data: Bytes) -> Option<Bytes> {
         let _ = session;
         Some(data)
@@ -169,21 +169,31 @@ impl MiddlewareChain {
         Ok(Some(data))
     }
 
-    /// Runs the sending hooks, in order. `None`: suppressed.
+    /// Runs the sending hooks, in order. `None`: suppressed. A panic ends `session` and fails this send, whoever sends:
+    /// that may be another session's handler, or a task of no session.
     pub(crate) fn sending(&self, session: &Session, message: Message) -> Result<Option<Message>, SendError> {
         let is_text = message.is_text();
-        let mut data = message.into_data();
-        for middleware in &self.0 {
-            match middleware.sending(session, data) {
-                Some(rewritten) if !rewritten.is_empty() => data = rewritten,
-                _ => return Ok(None),
+        let data = message.into_data();
+        let data = match catch_unwind_in(|| self.rewrite(session, data)) {
+            Ok(Some(data)) => data,
+            Ok(None) => return Ok(None),
+            Err(panic) => {
+                session.end_after_hook_panic(panic);
+                return Err(SendError::Panicked);
             }
-        }
+        };
         if is_text {
             let text = ByteString::try_from(data).map_err(|_| SendError::InvalidUtf8)?;
             return Ok(Some(Message::Text(text)));
         }
         Ok(Some(Message::Binary(data)))
+    }
+
+    fn rewrite(&self, session: &Session, mut data: Bytes) -> Option<Bytes> {
+        for middleware in &self.0 {
+            data = middleware.sending(session, data).filter(|rewritten| !rewritten.is_empty())?;
+        }
+        Some(data)
     }
 
     /// Runs the disconnected hooks, last registered first; returns their errors, a panic as a

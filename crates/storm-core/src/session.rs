@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 #[cfg(feature = "tls")]
 use crate::TlsInfo;
 use crate::cork::{self, Put};
-use crate::error::SendError;
+use crate::error::{PanicMessage, SendError};
 use crate::items::{ItemMap, Items, SessionKey};
 use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ticket};
 use crate::state::{ReasonCell, StateCell};
@@ -126,6 +126,8 @@ pub(crate) struct Extras {
     pub(crate) groups: BTreeSet<Arc<str>>,
     /// The session has left its groups for good.
     pub(crate) left_for_good: bool,
+    /// How a sending hook has panicked, on any task; the connection task is to report it.
+    hook_panic: Option<PanicMessage>,
 }
 
 impl Session {
@@ -426,6 +428,28 @@ impl Session {
             outbox.begin_abort();
         }
         aborts
+    }
+
+    /// Ends it because user code panicked: with what the protocol says then, or at once.
+    pub(crate) fn end_after_panic(&self) {
+        let goodbye = self.outbox().goodbye_after_panic();
+        match goodbye {
+            Some(goodbye) => self.start_close_with(DisconnectReason::Aborted, Some(goodbye)),
+            None => self.abort(),
+        }
+    }
+
+    /// As [`end_after_panic`](Self::end_after_panic), and leaves a note of the panic for the connection task.
+    #[cold]
+    pub(crate) fn end_after_hook_panic(&self, panic: PanicMessage) {
+        self.with_extras(|extras| {
+            extras.hook_panic.get_or_insert(panic);
+        });
+        self.end_after_panic();
+    }
+
+    pub(crate) fn take_hook_panic(&self) -> Option<PanicMessage> {
+        self.0.extras.lock().as_mut()?.hook_panic.take()
     }
 
     /// Sends a control message, if the protocol has any: at once or not at all, whatever the policy. Returns whether it

@@ -81,11 +81,6 @@ pub trait Protocol: Send + 'static {
     /// Bytes of payload.
     fn size(message: &Self::Message) -> usize;
 
-    /// Close code and text for an end that a panic of a handler brings; `None`: abort instead.
-    fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
-        None
-    }
-
     /// Close code and text for an end that the idle timeout brings.
     fn goodbye_when_idle(&self) -> Option<(u16, ByteString)> {
         None

@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stormsocket::{BoxError, DisconnectReason, Error, ErrorKind, Middleware, ServerHandle, Session};
+use stormsocket::{
+    BoxError, DisconnectReason, Error, ErrorKind, Middleware, SendError, ServerHandle, Session,
+    SlowConsumerPolicy,
+};
 use support::*;
 use tokio::sync::mpsc;
 
@@ -223,6 +227,10 @@ async fn a_panic_in_any_hook_of_a_middleware_ends_its_session_once() {
         } else {
             peer.expect_reset().await;
         }
+        if place == "sending" {
+            // The handler's send has failed, and the other handlers have their turn.
+            log.data().await;
+        }
         // The panic is reported and the handlers hear of the end, whichever comes first.
         let reason = if place == "disconnected" {
             DisconnectReason::ClosedByClient
@@ -236,6 +244,123 @@ async fn a_panic_in_any_hook_of_a_middleware_ends_its_session_once() {
         stop(&server).await;
         log.assert_quiet();
     }
+}
+
+/// Panics over the second "to all" that is to be sent, whoever is to get it.
+#[derive(Default)]
+struct PanicsOverSecond(AtomicUsize);
+
+impl Middleware for PanicsOverSecond {
+    fn on_data_sending(&self, _: &Session, data: Bytes) -> Option<Bytes> {
+        let earlier = if data == "to all" { self.0.fetch_add(1, Ordering::SeqCst) } else { 0 };
+        assert!(earlier != 1, "panic in sending");
+        Some(data)
+    }
+}
+
+/// Broadcasts "to all" to three members, from a handler of a fourth session or from a task of no session.
+async fn broadcast_with_a_panic_in_the_middle(from_handler: bool) {
+    let (recorder, mut log) = recorder();
+    let server = local_server()
+        .middleware(PanicsOverSecond::default())
+        .on_data(|session, _| async move {
+            let report = session.server().broadcast("to all").except(session.id()).await;
+            session.send(format!("{} {}", report.sent, report.failed)).await?;
+            Ok::<_, BoxError>(())
+        })
+        .handler(recorder)
+        .start()
+        .await
+        .unwrap();
+    let mut sender = Peer::connect(addr_of(&server)).await;
+    let sender_id = log.connected().await.id();
+    let mut members = Vec::new();
+    for _ in 0..3 {
+        let peer = Peer::connect(addr_of(&server)).await;
+        members.push((peer, log.connected().await));
+    }
+    if from_handler {
+        sender.send(b"go").await;
+        sender.expect(b"2 1").await;
+        assert_eq!(server.sessions().get(sender_id).unwrap().disconnect_reason(), None);
+    } else {
+        let report = server.broadcast("to all").except(sender_id).await;
+        assert_eq!((report.sent, report.failed), (2, 1));
+    }
+    let mut ended = Vec::new();
+    for (peer, session) in &mut members {
+        match session.disconnect_reason() {
+            None => peer.expect(b"to all").await,
+            Some(reason) => {
+                peer.expect_reset().await;
+                ended.push((session.clone(), reason));
+            }
+        }
+    }
+    let [(panicked, DisconnectReason::Aborted)] = &ended[..] else { panic!("{ended:?}") };
+    let mut events = Vec::new();
+    while events.len() < 2 {
+        events.push(log.next().await);
+        events.retain(|event| !matches!(event, Event::Data(..)));
+    }
+    let expected = [
+        Event::Error(Some(panicked.clone()), ErrorKind::Panic),
+        Event::Disconnected(panicked.clone(), DisconnectReason::Aborted),
+    ];
+    assert_eq!(events, expected);
+    stop(&server).await;
+    assert_eq!(server.metrics().error_count, 1);
+}
+
+#[tokio::test]
+async fn a_panic_of_a_hook_in_a_broadcast_is_one_of_the_member_it_ran_for() {
+    broadcast_with_a_panic_in_the_middle(false).await;
+    broadcast_with_a_panic_in_the_middle(true).await;
+}
+
+#[tokio::test]
+async fn a_send_from_elsewhere_fails_if_its_hook_panics_and_the_session_ends() {
+    for way in ["send", "policy", "try_send", "try_send_ref"] {
+        let (recorder, mut log) = recorder();
+        let server = with_bad_middleware("sending", true, recorder).await;
+        let mut peer = Peer::connect(addr_of(&server)).await;
+        let session = log.connected().await;
+        let sent = match way {
+            "send" => session.send("x").await,
+            "policy" => session.send("x").policy(SlowConsumerPolicy::Drop).await,
+            "try_send" => session.try_send("x"),
+            _ => session.try_send_ref("x"),
+        };
+        assert!(matches!(sent, Err(SendError::Panicked)), "{way}: {sent:?}");
+        assert!(matches!(session.try_send("y"), Err(SendError::Closed(Some(DisconnectReason::Aborted)))));
+        peer.expect_reset().await;
+        assert_eq!(log.error().await, ErrorKind::Panic);
+        assert_eq!(log.disconnected().await, DisconnectReason::Aborted);
+        stop(&server).await;
+        log.assert_quiet();
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_over_a_farewell_to_who_has_left_is_reported() {
+    let (recorder, mut log) = recorder();
+    let server = local_server()
+        .middleware(Bad { place: "sending", panics: true })
+        .on_disconnected(|session, _| async move {
+            let report = session.server().broadcast("it left").await;
+            assert_eq!((report.sent, report.failed), (0, 1));
+        })
+        .handler(recorder)
+        .start()
+        .await
+        .unwrap();
+    let peer = Peer::connect(addr_of(&server)).await;
+    log.connected().await;
+    drop(peer);
+    assert_eq!(log.disconnected().await, DisconnectReason::ClosedByClient);
+    assert_eq!(log.error().await, ErrorKind::Panic);
+    stop(&server).await;
+    log.assert_quiet();
 }
 
 #[tokio::test]

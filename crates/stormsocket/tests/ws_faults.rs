@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stormsocket::{
-    BoxError, CloseCode, DisconnectReason, Error, ErrorKind, Middleware, RateLimit, ServerHandle, Session,
-    StartError, WsServer, WsSession,
+    BoxError, CloseCode, DisconnectReason, Error, ErrorKind, Middleware, RateLimit, SendError, ServerHandle,
+    Session, StartError, WsServer, WsSession,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -105,6 +105,31 @@ async fn a_panic_in_any_hook_of_a_middleware_ends_its_session_with_1011_and_no_o
         }
         assert_eq!((connects, panics), (ends, u32::from(place != "error")), "{place}");
     }
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_over_a_send_from_elsewhere_ends_the_session_with_1011() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0")
+        .middleware(Panicking { place: "sending", end: Arc::default() })
+        .handler(handler)
+        .start()
+        .await
+        .unwrap();
+    let mut peer = Peer::dial(&server).await;
+    peer.write(format!("{}\r\n", request().replace("/chat?room=1", "/panic"))).await;
+    assert_eq!(peer.response().await.status, 101);
+    let session = observed.connected().await;
+    let sent = session.send("x").await;
+    assert!(matches!(sent, Err(SendError::Panicked)), "{sent:?}");
+    assert_eq!(peer.closes().await, Some(1011));
+    peer.send(0x88, goodbye(1011, "")).await;
+    peer.end().await;
+    stop(server).await;
+    let Some(Event::Error(ErrorKind::Panic, text)) = soon(observed.next()).await else { panic!() };
+    assert!(text.contains("panic in sending"), "{text}");
+    let Some(Event::Disconnected(reason)) = soon(observed.next()).await else { panic!() };
+    assert_eq!(reason, DisconnectReason::Aborted);
 }
 
 async fn meddle(session: &WsSession, deed: usize) {

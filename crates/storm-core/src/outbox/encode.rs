@@ -83,6 +83,11 @@ pub trait Encode: Send + 'static {
         let _ = (control, queue);
     }
 
+    /// Close code and text for an end that a panic of user code brings; `None`: abort instead.
+    fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
+        None
+    }
+
     /// Called before queued bytes are handed to the socket: appends what was held back.
     fn flush(&mut self, queue: &mut SendQueue) {
         let _ = queue;

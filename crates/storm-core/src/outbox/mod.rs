@@ -186,6 +186,10 @@ impl<E: Encode> Outbox<E> {
 }
 
 impl<E: Encode + ?Sized> Outbox<E> {
+    pub(crate) fn goodbye_after_panic(&self) -> Option<(u16, bytestring::ByteString)> {
+        self.encoder.goodbye_after_panic()
+    }
+
     pub(crate) const fn is_backpressured(&self) -> bool {
         self.room & FULL != 0
     }

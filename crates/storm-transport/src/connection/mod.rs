@@ -165,7 +165,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         lived: Result<(), PanicMessage>,
     ) -> DisconnectReason {
         if let Err(panic) = lived {
-            self.end_after_panic();
+            self.driver.end_after_panic();
             Box::pin(self.report_isolated(events, seen, panic)).await;
         }
         if catch_unwind_of(self.wind_down()).await.is_err() {
@@ -174,6 +174,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
         self.count_received();
         let reason = self.driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
+        self.report_hook_panic(events, seen).await;
         if let Some(fault) = self.rare.as_mut().and_then(|rare| rare.fault.take()) {
             let error = Error::new(ErrorKind::Transport, fault);
             drop(catch_unwind_of(Box::pin(self.report(events, seen, &error))).await);
@@ -181,6 +182,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         if let Err(panic) = catch_unwind_of(Box::pin(self.disconnected(events, seen, reason))).await {
             Box::pin(self.report_isolated(events, seen, panic)).await;
         }
+        // Whoever sends to a session that has ended, as its own handlers of the end may, still runs its hooks.
+        self.report_hook_panic(events, seen).await;
         reason
     }
 
@@ -239,8 +242,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         errors: Vec<BoxError>,
     ) {
         for error in errors {
-            // A send to a peer that has just gone is an end, and ends are reasons.
-            if !matches!(error.downcast_ref(), Some(SendError::Closed(_))) {
+            // A send to a peer that has just gone is an end, and ends are reasons; a hook's panic is reported by itself.
+            if !matches!(error.downcast_ref(), Some(SendError::Closed(_) | SendError::Panicked)) {
                 let kind = if error.is::<PanicMessage>() { ErrorKind::Panic } else { ErrorKind::Handler };
                 self.report(events, seen, &Error::new(kind, error)).await;
             }
@@ -264,6 +267,12 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         self.foreground(handlers).await;
     }
 
+    async fn report_hook_panic<E: Events<P::Session, P::Message>>(&mut self, events: &E, seen: &P::Session) {
+        if let Some(panic) = self.driver.take_hook_panic() {
+            Box::pin(self.report_isolated(events, seen, panic)).await;
+        }
+    }
+
     /// Reports a panic; a panic of the error handler itself goes no further.
     async fn report_isolated<E: Events<P::Session, P::Message>>(
         &mut self,
@@ -273,13 +282,6 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     ) {
         let error = Error::new(ErrorKind::Panic, panic);
         drop(catch_unwind_of(self.report(events, seen, &error)).await);
-    }
-
-    fn end_after_panic(&mut self) {
-        match self.protocol.goodbye_after_panic() {
-            Some(goodbye) => self.session().start_close_with(DisconnectReason::Aborted, Some(goodbye)),
-            None => self.session().abort(),
-        }
     }
 
     /// Awaits user code with the background going on. `None` if it was still running when its time had run out after

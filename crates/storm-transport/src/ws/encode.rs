@@ -1,6 +1,7 @@
 //! The send half of a WebSocket session, behind its outbox's lock.
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue, SharedFrames, TryWrite};
 use storm_core::{Message, SendError};
 use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire, put_plain};
@@ -121,6 +122,10 @@ impl Encode for WsEncode {
                 self.sender.close(frame, &mut QueueWire(queue))
             }
         };
+    }
+
+    fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
+        Some((CloseCode::INTERNAL_ERROR.into(), ByteString::new()))
     }
 
     fn flush(&mut self, queue: &mut SendQueue) {

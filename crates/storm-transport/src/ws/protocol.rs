@@ -248,10 +248,6 @@ impl Protocol for WsProtocol {
         self.0.receiver.is_mid_message()
     }
 
-    fn goodbye_after_panic(&self) -> Option<(u16, ByteString)> {
-        Some((CloseCode::INTERNAL_ERROR.into(), ByteString::new()))
-    }
-
     fn goodbye_when_idle(&self) -> Option<(u16, ByteString)> {
         Some((CloseCode::GOING_AWAY.into(), ByteString::from_static("idle")))
     }
