@@ -190,15 +190,15 @@ impl Broadcasting<'_> {
             let mut outbox =
                 if in_batch == Some(id) { session.outbox() } else { session.outbox_from_outside() };
             let payload = Payload::Shared(&broadcast.message, frames);
-            let listed = deliveries.open && outbox.promise_delivery();
+            if deliveries.open && outbox.promise_delivery() {
+                // At once: should the encoder panic, the promise is taken back.
+                deliveries.sessions.push(session.clone());
+            }
             let admission = match usual {
                 true => outbox.admit(payload, None),
                 false => outbox.admit_on(payload, &terms, None, false),
             };
             drop(outbox);
-            if listed {
-                deliveries.sessions.push(session.clone());
-            }
             if !report.count(admission) {
                 full.push(FullMember { session: session.clone(), ticket: None, own: None });
             }
@@ -300,6 +300,12 @@ impl Deliveries {
             let hub = first.server().clone();
             hub.lanes().list(std::mem::take(&mut self.sessions));
         }
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        self.sessions.iter().for_each(Session::cancel_delivery);
     }
 }
 

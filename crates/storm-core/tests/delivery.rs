@@ -2,6 +2,7 @@
 //! connection tasks, a shared buffer for their sockets.
 
 use std::io::{self, IoSlice};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,6 +58,7 @@ struct Plain {
 
 impl Encode for Plain {
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        assert!(message.data() != b"panic", "as asked");
         queue.put_bytes(message.into_data());
         Ok(())
     }
@@ -301,17 +303,32 @@ fn a_member_without_room_gets_its_chance_to_write() {
 }
 
 #[test]
-fn what_may_go_again_is_drawn_when_the_lanes_turn_comes() {
+fn what_may_go_again_is_encoded_by_the_task() {
     let hub = roomy();
     let mut lane = hub.deliver_broadcasts();
-    let member = Member::new(&hub, 100);
+    let mut member = Member::new(&hub, 100);
     for text in ["1", "2", "3"] {
         let key = LatestKey::from(7);
         assert!(poll(pin!(hub.broadcast(text).latest(key).into_future())).is_ready());
     }
     deliver(&mut lane);
+    assert_eq!((member.socket.writes().concat(), member.wakes.count()), ("".to_owned(), 1));
     // The first was encoded at once, since nothing waited.
-    assert_eq!((member.socket.writes().concat(), member.wakes.count()), ("13".to_owned(), 0));
+    assert_eq!(member.park(), ("13".to_owned(), Wish::Run));
+}
+
+#[test]
+fn an_encoder_that_panics_over_a_broadcast_leaves_nobody_asleep() {
+    let hub = roomy();
+    let mut lane = hub.deliver_broadcasts();
+    deliver(&mut lane);
+    let members: Vec<_> = (0..3).map(|_| Member::new(&hub, 100)).collect();
+    let broadcasting = std::panic::catch_unwind(AssertUnwindSafe(|| broadcast(&hub, "panic")));
+    assert!(broadcasting.is_err());
+    for member in &members {
+        member.session().try_send("next").expect("room");
+        assert_eq!(member.wakes.count(), 1, "by the broadcast's end or by this");
+    }
 }
 
 #[test]
@@ -489,4 +506,21 @@ fn a_shared_payload_of_a_batch_is_not_dropped_under_the_lock() {
     member.session().try_send(payload).expect("room");
     assert_eq!(member.rest(), None);
     assert_eq!(member.park(), ("x".repeat(SHARE_FROM) + "gone", Wish::Run));
+}
+
+#[test]
+fn a_shared_payload_is_not_dropped_under_the_lock_by_a_lane() {
+    let hub = hub(100_000, SlowConsumerPolicy::Wait);
+    let mut lane = hub.deliver_broadcasts();
+    let mut member = Member::new(&hub, 100_000);
+    deliver(&mut lane);
+    broadcast(&hub, "tick ");
+    let payload = Bytes::from_owner(Echoing(vec![b'x'; SHARE_FROM], member.session().clone()));
+    member.session().try_send(payload).expect("room");
+    deliver(&mut lane);
+    assert_eq!((member.socket.writes(), member.wakes.count()), (vec![], 1));
+    assert!(member.driver.sync(&mut member.writing, 0) == Wish::Run && member.writing.len() > SHARE_FROM);
+    let written = member.writing.len();
+    member.writing.advance(written);
+    assert_eq!(member.session().pending_send_bytes(), written + "gone".len());
 }

@@ -15,34 +15,37 @@ impl<E: Encode + ?Sized> Outbox<E> {
     }
 
     /// Keeps the promise: writes what is queued, unless the task is awake and does so itself. What the socket does not take
-    /// now is the task's. Returns whether too much waits in all sessions.
+    /// now is the task's, and so is all that may run user code, which is not for here: shared payloads, whose owners are
+    /// dropped, and messages that are still to be encoded. Returns whether too much waits in all sessions.
     pub(crate) fn deliver(&mut self) -> bool {
         self.listed = false;
         // A task that sleeps has nothing in flight. One that is to end the session is awake.
         if !self.parked || self.phase != Phase::Open {
             return false;
         }
-        if !self.write_queued() {
+        if !self.is_plain() || !self.write_queued() {
             self.wake_task();
         }
         self.room != 0 && self.relieve_and_settle()
     }
 
-    /// Writes what is queued, as far as the socket takes it now; `true` if all of it. Nothing may be in flight.
+    /// Whether all that waits is copied bytes.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.queue.is_copied() && self.aside.is_none()
+    }
+
+    /// Writes what is queued, as far as the socket takes it now; `true` if all of it. Nothing may be in flight, and what
+    /// waits [is plain](Self::is_plain).
     #[inline(never)]
     pub(super) fn write_queued(&mut self) -> bool {
         self.encoder.flush(&mut self.queue);
-        loop {
-            if self.queue.is_empty() {
-                self.draw_backlog();
-            }
-            if self.queue.is_empty() {
-                return true;
-            }
+        while !self.queue.is_empty() {
             let Some(written) = self.try_write(&self.queue) else { return false };
             self.queue.advance(written);
             self.bytes_sent += written as u64;
         }
+        true
     }
 
     /// One write of what `queue` begins with. An error is the task's to find, which ends the session for it.

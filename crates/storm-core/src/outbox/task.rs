@@ -98,10 +98,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// the socket cannot be written to from here or does not take it all, and for shared payloads, which may be dropped without
     /// a lock only: then `writing` has what is left, as after `sync`. The second tells whether too much waits in all sessions.
     pub(crate) fn write_and_park(&mut self, writing: &mut SendQueue, task: &Waker) -> (bool, bool) {
-        let may_write = self.phase == Phase::Open
-            && self.queue.is_copied()
-            && self.aside.is_none()
-            && self.encoder.writer().is_some();
+        let may_write = self.phase == Phase::Open && self.is_plain() && self.encoder.writer().is_some();
         if !may_write || !self.write_queued() {
             return (false, self.sync(writing, 0));
         }
