@@ -22,6 +22,7 @@ pub(crate) struct Ended<'a> {
     farewell: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
+#[cfg(any(feature = "ws", feature = "tls"))]
 impl<'a> Ended<'a> {
     pub(crate) fn with_farewell(
         failure: Option<HandshakeFailure>,
