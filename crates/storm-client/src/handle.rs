@@ -53,15 +53,16 @@ impl ClientHandle {
         }
     }
 
-    /// Sends one text message; see [`Session::send_text`].
+    /// Sends one text message, from a string or from UTF-8 bytes; see [`Session::send_text`].
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
-    pub async fn send_text(&self, text: impl Into<ByteString>) -> Result<SendOutcome, SendError> {
-        self.send(Message::Text(text.into())).await
+    /// [`SendError::InvalidUtf8`], at once, if `text` is bytes that are not UTF-8; others as [`send`](Self::send).
+    pub async fn send_text(&self, text: impl TryInto<ByteString>) -> Result<SendOutcome, SendError> {
+        let Ok(text) = text.try_into() else { return Err(SendError::InvalidUtf8) };
+        self.send(Message::Text(text)).await
     }
 
     /// Where the client is in its life. Between two connections it is connecting; closed, once it will not connect

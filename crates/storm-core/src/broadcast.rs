@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::cork;
+use crate::delivery::Lanes;
 use crate::middleware::MiddlewareChain;
 use crate::outbox::{Admission, Payload, SharedFrames, Terms, Ticket};
 use crate::{
-    Groups, Hub, LatestKey, Message, SendBudget, SendError, SendOutcome, Session, SessionId, Sessions,
-    SlowConsumerPolicy,
+    Groups, Hub, LatestKey, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy,
 };
 
 /// A broadcast that has not begun: `await` it to send.
 ///
-/// Each member's [policy](SlowConsumerPolicy) applies, unless [another](Self::policy) is given. The first poll tries every member and waits for none, so a
-/// stalled member delays no other. The future is ready when each member has the message queued, has had it dropped, or
-/// is gone; under [`SlowConsumerPolicy::Wait`] it therefore waits for those that are full.
+/// The members' [policy](SlowConsumerPolicy) applies, unless [another](Self::policy) is given. The first poll tries every
+/// member and waits for none, so a stalled member delays no other. The future is ready when each member has the message
+/// queued, has had it dropped, or is gone; under [`SlowConsumerPolicy::Wait`] it therefore waits for those that are full.
 ///
 /// # Cancel safety
 /// Dropping the future takes the message back from the members it still waits for, and from no other.
@@ -32,6 +32,7 @@ pub struct Broadcast<'a> {
     except: Option<SessionId>,
     policy: Option<SlowConsumerPolicy>,
     key: Option<LatestKey>,
+    uncompressed: bool,
 }
 
 /// What a broadcast came to, in numbers of sessions.
@@ -57,17 +58,26 @@ pub(crate) enum Audience<'a> {
 }
 
 impl Audience<'_> {
+    /// Visits the members, which are all of one hub.
     fn visit(&self, visit: impl FnMut(SessionId, &Session)) {
         match self {
             Self::Everyone(sessions) => sessions.visit(visit),
             Self::Group(groups, name) => groups.visit(name, visit),
         }
     }
+
+    /// The hub of the members, if there are any.
+    fn hub(&self) -> Option<Arc<Hub>> {
+        match self {
+            Self::Everyone(sessions) => sessions.hub(),
+            Self::Group(groups, name) => groups.hub_of(name),
+        }
+    }
 }
 
 impl<'a> Broadcast<'a> {
     pub(crate) const fn new(audience: Audience<'a>, message: Message) -> Self {
-        Self { audience, message, except: None, policy: None, key: None }
+        Self { audience, message, except: None, policy: None, key: None, uncompressed: false }
     }
 
     /// Leaves out one session, usually the one the message came from.
@@ -106,13 +116,19 @@ impl<'a> Broadcast<'a> {
         self
     }
 
-    fn policy_for(&self, session: &Session) -> SlowConsumerPolicy {
-        self.policy.unwrap_or(session.server().options().slow_consumer_policy)
+    /// Sends the message as it is, where the protocol would compress it.
+    pub fn uncompressed(mut self) -> Self {
+        self.uncompressed = true;
+        self
     }
 
-    fn terms_for(&self, session: &Session) -> Terms {
-        let droppable = self.policy_for(session) == SlowConsumerPolicy::DropOldest;
-        Terms { droppable, key: self.key.clone(), uncompressed: false }
+    fn policy_in(&self, hub: &Hub) -> SlowConsumerPolicy {
+        self.policy.unwrap_or(hub.options().slow_consumer_policy)
+    }
+
+    fn terms_in(&self, hub: &Hub) -> Terms {
+        let droppable = self.policy_in(hub) == SlowConsumerPolicy::DropOldest;
+        Terms { droppable, key: self.key.clone(), uncompressed: self.uncompressed }
     }
 }
 
@@ -122,8 +138,8 @@ impl<'a> IntoFuture for Broadcast<'a> {
 
     fn into_future(self) -> Broadcasting<'a> {
         Broadcasting {
+            frames: SharedFrames::new(self.uncompressed),
             broadcast: self,
-            frames: SharedFrames::default(),
             report: BroadcastReport::default(),
             full: Vec::new(),
             stage: Stage::First,
@@ -162,62 +178,49 @@ struct FullMember {
 impl Broadcasting<'_> {
     /// Tries every member once.
     fn try_everyone(&mut self) {
-        let mut middleware = None;
-        let mut members = Vec::new();
-        let mut budgets = Vec::new();
-        // Nearly always all members are of one hub, and so of one policy.
-        let (mut terms, mut usual, mut terms_of) = (Terms::default(), true, std::ptr::null());
-        let mut deliveries = Deliveries::default();
+        let Some(hub) = self.broadcast.audience.hub() else { return };
+        match hub.middleware() {
+            None => self.try_at_once(&hub),
+            Some(chain) => self.try_with_middleware(&hub, chain),
+        }
+        enforce_budget(&hub);
+    }
+
+    fn try_at_once(&mut self, hub: &Hub) {
         let Self { broadcast, frames, report, full, .. } = self;
+        let terms = broadcast.terms_in(hub);
         let in_batch = cork::session();
+        let mut deliveries = Deliveries { lanes: hub.lanes(), sessions: Vec::new() };
+        let deliver = deliveries.lanes.are_open();
         broadcast.audience.visit(|id, session| {
             if Some(id) == broadcast.except {
                 return;
             }
-            let hub = session.server();
-            if terms_of != Arc::as_ptr(hub) {
-                if let Some(chain) = hub.middleware() {
-                    // Hooks are user code, and a lock is held here.
-                    middleware.get_or_insert_with(|| chain.clone());
-                    members.push(session.clone());
-                    return;
-                }
-                (terms, terms_of) = (broadcast.terms_for(session), Arc::as_ptr(hub));
-                usual = terms.is_usual();
-                note_budget(&mut budgets, session);
-                deliveries.enter(hub);
-            }
             let mut outbox =
                 if in_batch == Some(id) { session.outbox() } else { session.outbox_from_outside() };
             let payload = Payload::Shared(&broadcast.message, frames);
-            if deliveries.open && outbox.promise_delivery() {
+            if deliver && outbox.promise_delivery() {
                 // At once: should the encoder panic, the promise is taken back.
                 deliveries.sessions.push(session.clone());
             }
-            let admission = match usual {
-                true => outbox.admit(payload, None),
-                false => outbox.admit_on(payload, &terms, None, false),
-            };
+            let admission = outbox.admit_on(payload, &terms, None, false);
             drop(outbox);
             if !report.count(admission) {
                 full.push(FullMember { session: session.clone(), ticket: None, own: None });
             }
         });
         deliveries.list();
-        if let Some(chain) = middleware {
-            self.try_with_middleware(&chain, members, &mut budgets);
-        }
-        if !budgets.is_empty() {
-            enforce(&budgets);
-        }
     }
 
-    fn try_with_middleware(
-        &mut self,
-        chain: &MiddlewareChain,
-        members: Vec<Session>,
-        budgets: &mut Vec<SendBudget>,
-    ) {
+    /// Hooks are user code: they run without the lock that a visit holds.
+    fn try_with_middleware(&mut self, hub: &Hub, chain: &MiddlewareChain) {
+        let terms = self.broadcast.terms_in(hub);
+        let mut members = Vec::new();
+        self.broadcast.audience.visit(|id, session| {
+            if Some(id) != self.broadcast.except {
+                members.push(session.clone());
+            }
+        });
         for session in members {
             let mut own = match chain.sending(&session, self.broadcast.message.clone()) {
                 Ok(Some(message)) => Some(message),
@@ -230,9 +233,7 @@ impl Broadcasting<'_> {
                     continue;
                 }
             };
-            let terms = self.broadcast.terms_for(&session);
-            note_budget(budgets, &session);
-            let admission = session.outbox().admit_on(Payload::Own(&mut own), &terms, None, false);
+            let admission = session.outbox().admit_on(terms.payload(&mut own), &terms, None, false);
             if !self.report.count(admission) {
                 self.full.push(FullMember { session, ticket: None, own });
             }
@@ -242,17 +243,16 @@ impl Broadcasting<'_> {
     /// Tries those without room again; keeps the ones to wait for.
     fn try_full(&mut self, cx: &Context<'_>) {
         let Self { broadcast, frames, report, full, stage } = self;
-        let mut budgets = Vec::new();
+        let Some(hub) = full.first().map(|member| member.session.server().clone()) else { return };
+        let (policy, terms) = (broadcast.policy_in(&hub), broadcast.terms_in(&hub));
         full.retain_mut(|member| {
             let payload = match &mut member.own {
                 None => Payload::Shared(&broadcast.message, frames),
-                own => Payload::Own(own),
+                own => terms.payload(own),
             };
-            let terms = broadcast.terms_for(&member.session);
             let mut outbox = member.session.outbox();
             let admission = outbox.admit_on(payload, &terms, member.ticket, *stage == Stage::Again);
             if let Ok(Admission::Full | Admission::Busy) = admission {
-                let policy = broadcast.policy_for(&member.session);
                 if policy == SlowConsumerPolicy::Wait || matches!(admission, Ok(Admission::Busy)) {
                     member.ticket = Some(outbox.wait(member.ticket, cx.waker()));
                     return true;
@@ -274,54 +274,36 @@ impl Broadcasting<'_> {
                 outbox.leave(ticket);
             }
             report.count(admission);
-            note_budget(&mut budgets, &member.session);
             false
         });
-        enforce(&budgets);
+        enforce_budget(&hub);
     }
 }
 
-/// Members of one hub that are promised a delivery.
-#[derive(Default)]
-struct Deliveries {
-    sessions: Vec<Session>,
-    /// The hub has lanes.
-    open: bool,
-}
-
-impl Deliveries {
-    fn enter(&mut self, hub: &Hub) {
-        self.list();
-        self.open = hub.lanes().are_open();
-    }
-
-    fn list(&mut self) {
-        if let Some(first) = self.sessions.first() {
-            let hub = first.server().clone();
-            hub.lanes().list(std::mem::take(&mut self.sessions));
-        }
-    }
-}
-
-impl Drop for Deliveries {
-    fn drop(&mut self) {
-        self.sessions.iter().for_each(Session::cancel_delivery);
-    }
-}
-
-/// What was queued may be too much for them. No lock is held.
-#[cold]
-fn enforce(budgets: &[SendBudget]) {
-    for budget in budgets {
+/// What was queued may be too much. The caller holds no lock.
+fn enforce_budget(hub: &Hub) {
+    if let Some(budget) = &hub.options().send_budget {
         budget.enforce();
     }
 }
 
-fn note_budget(budgets: &mut Vec<SendBudget>, session: &Session) {
-    if let Some(budget) = &session.server().options().send_budget
-        && !budgets.contains(budget)
-    {
-        budgets.push(budget.clone());
+/// Members that are promised a delivery.
+struct Deliveries<'a> {
+    lanes: &'a Lanes,
+    sessions: Vec<Session>,
+}
+
+impl Deliveries<'_> {
+    fn list(mut self) {
+        if !self.sessions.is_empty() {
+            self.lanes.list(std::mem::take(&mut self.sessions));
+        }
+    }
+}
+
+impl Drop for Deliveries<'_> {
+    fn drop(&mut self) {
+        self.sessions.iter().for_each(Session::cancel_delivery);
     }
 }
 

@@ -9,21 +9,28 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::broadcast::{Audience, Broadcast};
-use crate::{Message, Session, SessionId};
+use crate::{Hub, Message, Session, SessionId};
 
 type Members = HashMap<SessionId, Session>;
 
-/// The groups of one server or client. Usable from any task.
-#[derive(Debug, Default)]
+/// The groups of one server or client, for its own sessions. Usable from any task.
+#[derive(Debug)]
 pub struct Groups {
     /// Invariant: no group is empty, and a session's own list names exactly the groups it is in.
     by_name: RwLock<HashMap<Arc<str>, Members>>,
 }
 
 impl Groups {
+    pub(crate) fn new() -> Self {
+        Self { by_name: RwLock::default() }
+    }
+
     /// Adds `session` to `group`; returns whether it was added. A member stays one; a session that has ended is
-    /// not added.
+    /// not added, nor is one of another server or client.
     pub fn add(&self, group: impl AsRef<str>, session: &Session) -> bool {
+        if !self.are_of(session) {
+            return false;
+        }
         let mut by_name = self.by_name.write();
         session.with_extras(|extras| {
             if extras.left_for_good || extras.groups.contains(group.as_ref()) {
@@ -40,6 +47,9 @@ impl Groups {
 
     /// Removes `session` from `group`; returns whether it was in it.
     pub fn remove(&self, group: impl AsRef<str>, session: &Session) -> bool {
+        if !self.are_of(session) {
+            return false;
+        }
         let mut by_name = self.by_name.write();
         let was_member = session.with_extras(|extras| extras.groups.remove(group.as_ref()));
         if was_member {
@@ -50,12 +60,19 @@ impl Groups {
 
     /// Removes `session` from all its groups.
     pub fn remove_from_all(&self, session: &Session) {
-        self.take_out(session, false);
+        if self.are_of(session) {
+            self.take_out(session, false);
+        }
     }
 
     /// Removes `session` from all its groups and refuses later joins.
     pub(crate) fn retire(&self, session: &Session) {
         self.take_out(session, true);
+    }
+
+    /// A session knows the names of its groups, not whose they are: they are those of its own hub.
+    fn are_of(&self, session: &Session) -> bool {
+        std::ptr::eq(self, session.server().groups())
     }
 
     fn take_out(&self, session: &Session, for_good: bool) {
@@ -100,6 +117,11 @@ impl Groups {
         text: impl Into<bytestring::ByteString>,
     ) -> Broadcast<'_> {
         self.broadcast(group, Message::Text(text.into()))
+    }
+
+    /// Whose the members of `group` are, if there are any.
+    pub(crate) fn hub_of(&self, group: &str) -> Option<Arc<Hub>> {
+        self.by_name.read().get(group)?.values().next().map(|session| session.server().clone())
     }
 
     /// Visits the members under the lock: `visit` is library code that takes no other lock than an outbox.

@@ -41,8 +41,8 @@ impl Hub {
     pub fn new(options: SessionOptions, middleware: MiddlewareChain) -> Result<Arc<Self>, ConfigError> {
         options.validate()?;
         let hub = Arc::new(Self {
-            sessions: Sessions::default(),
-            groups: Groups::default(),
+            sessions: Sessions::new(),
+            groups: Groups::new(),
             options,
             middleware: (!middleware.is_empty()).then_some(middleware),
             metrics: MetricsState::default(),

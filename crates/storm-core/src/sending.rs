@@ -30,6 +30,8 @@ pub(crate) enum Stage {
     Yielded,
     /// In line for room.
     Waiting(Ticket),
+    /// There is no message: what was to be a text was none.
+    NotUtf8,
     Done,
 }
 
@@ -37,6 +39,11 @@ impl<'a> Sending<'a> {
     #[inline]
     pub(crate) const fn new(session: &'a Session, message: Message) -> Self {
         Self { session, stage: Stage::Fresh, uncompressed: false, message: Some(message) }
+    }
+
+    #[cold]
+    pub(crate) const fn not_utf8(session: &'a Session) -> Self {
+        Self { session, stage: Stage::NotUtf8, uncompressed: false, message: None }
     }
 
     /// Sends the message as it is, where the protocol would compress it.
@@ -68,8 +75,8 @@ impl<'a> Sending<'a> {
     }
 
     fn with(mut self) -> SendingWith<'a> {
-        debug_assert_eq!(self.stage, Stage::Fresh, "it has not been polled");
-        SendingWith::new(self.session, self.message.take(), self.uncompressed)
+        debug_assert!(matches!(self.stage, Stage::Fresh | Stage::NotUtf8), "it has not been polled");
+        SendingWith::new(self.session, self.stage, self.message.take(), self.uncompressed)
     }
 }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::outbox::{Admission, Payload, Terms};
+use crate::outbox::{Admission, Terms};
 use crate::sending::Stage;
 use crate::{LatestKey, Message, SendError, SendOutcome, Session, SlowConsumerPolicy};
 
@@ -25,9 +25,14 @@ pub struct SendingWith<'a> {
 }
 
 impl<'a> SendingWith<'a> {
-    pub(crate) fn new(session: &'a Session, message: Option<Message>, uncompressed: bool) -> Self {
+    pub(crate) fn new(
+        session: &'a Session,
+        stage: Stage,
+        message: Option<Message>,
+        uncompressed: bool,
+    ) -> Self {
         let terms = Terms { uncompressed, ..Terms::default() };
-        Self { session, stage: Stage::Fresh, message, policy: None, terms }
+        Self { session, stage, message, policy: None, terms }
     }
 
     /// Sends it under `policy`, whatever the session's is.
@@ -117,14 +122,11 @@ fn attempt(
     let ticket = match *stage {
         Stage::Fresh | Stage::Yielded => None,
         Stage::Waiting(ticket) => Some(ticket),
+        Stage::NotUtf8 => return Poll::Ready(Err(SendError::InvalidUtf8)),
         Stage::Done => panic!("a send was polled after it had completed"),
     };
-    let payload = match terms.uncompressed {
-        false => Payload::Own(message),
-        true => Payload::Uncompressed(message),
-    };
     let mut outbox = session.outbox();
-    match outbox.admit_on(payload, terms, ticket, *stage == Stage::Yielded)? {
+    match outbox.admit_on(terms.payload(message), terms, ticket, *stage == Stage::Yielded)? {
         Admission::Queued => {
             // Whoever was admitted has no place any more.
             *stage = Stage::Done;

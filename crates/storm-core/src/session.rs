@@ -14,7 +14,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -250,28 +249,31 @@ impl Session {
         Sending::new(self, message.into())
     }
 
-    /// Sends one text message. A `String` or [`ByteString`] is not copied; for UTF-8 in [`Bytes`], see
-    /// [`send_utf8`](Self::send_utf8).
+    /// Sends one text message, from a string or from UTF-8 bytes. What is owned already ([`Bytes`](bytes::Bytes),
+    /// `Vec<u8>`, `String`, [`ByteString`]) is not copied.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use storm_core::{SendError, Session};
+    ///
+    /// async fn relay(session: &Session, json: Bytes) -> Result<(), SendError> {
+    ///     session.send_text("next:").await?;
+    ///     session.send_text(json).await?;
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
-    pub fn send_text(&self, text: impl Into<ByteString>) -> Sending<'_> {
-        self.send(Message::Text(text.into()))
-    }
-
-    /// Sends UTF-8 bytes as one text message, without a copy.
-    ///
-    /// # Cancel safety
-    /// As [`send`](Self::send).
-    ///
-    /// # Errors
-    /// [`SendError::InvalidUtf8`] if `text` is not UTF-8; others as [`send`](Self::send).
-    pub async fn send_utf8(&self, text: impl Into<Bytes>) -> Result<SendOutcome, SendError> {
-        let text = ByteString::try_from(text.into()).map_err(|_| SendError::InvalidUtf8)?;
-        self.send_text(text).await
+    /// [`SendError::InvalidUtf8`] if `text` is bytes that are not UTF-8, whatever the session's state; others as
+    /// [`send`](Self::send).
+    pub fn send_text(&self, text: impl TryInto<ByteString>) -> Sending<'_> {
+        match text.try_into() {
+            Ok(text) => self.send(Message::Text(text)),
+            Err(_) => Sending::not_utf8(self),
+        }
     }
 
     /// Queues one message if there is room now, and does not wait: for callers that cannot, and for those that do

@@ -1,19 +1,24 @@
 //! All live sessions of one server or client.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use crate::broadcast::{Audience, Broadcast};
-use crate::{Message, Session, SessionId};
+use crate::{Hub, Message, Session, SessionId};
 
 /// The live sessions of one server or client. Usable from any task.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
     by_id: RwLock<HashMap<SessionId, Session>>,
 }
 
 impl Sessions {
+    pub(crate) fn new() -> Self {
+        Self { by_id: RwLock::default() }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.read().len()
@@ -66,6 +71,11 @@ impl Sessions {
         if by_id.remove(&session.id()).is_some() {
             then();
         }
+    }
+
+    /// Whose they are, if there are any.
+    pub(crate) fn hub(&self) -> Option<Arc<Hub>> {
+        self.by_id.read().values().next().map(|session| session.server().clone())
     }
 
     /// Visits all under the lock: `visit` is library code that takes no other lock than an outbox.

@@ -2,15 +2,17 @@
 
 use std::io::IoSlice;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
 use storm_core::driver::{Driver, Wish};
 use storm_core::middleware::MiddlewareChain;
 use storm_core::outbox::{Encode, SendQueue};
 use storm_core::{
-    DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions, SlowConsumerPolicy,
+    ConnectionState, DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions,
+    SlowConsumerPolicy,
 };
 
 /// Bytes as they are.
@@ -176,4 +178,56 @@ fn a_session_without_its_task_is_gone() {
     assert!(poll(closing).is_ready());
     assert!(session.server().sessions().is_empty());
     assert!(session.server().groups().names().is_empty());
+}
+
+/// Keeps the messages themselves.
+struct Kept(Arc<Mutex<Vec<Message>>>);
+
+impl Encode for Kept {
+    fn encode(&mut self, message: Message, _: &mut SendQueue) -> Result<(), SendError> {
+        self.0.lock().unwrap().push(message);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_text_may_be_bytes_which_are_checked_and_not_copied() {
+    let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+    let kept = Arc::default();
+    let driver = Driver::register(&hub, Role::Server, None, Kept(Arc::clone(&kept)));
+    let session = driver.session();
+
+    let bytes = Bytes::from("Grüße".repeat(1000));
+    let vec = b"from a Vec".to_vec();
+    let there = [bytes.as_ptr(), vec.as_ptr()];
+    for sent in [
+        poll(pin!(session.send_text(bytes.clone()))),
+        poll(pin!(session.send_text(vec))),
+        poll(pin!(session.send_text("a str"))),
+        poll(pin!(session.send_text(bytes.clone()).uncompressed().policy(SlowConsumerPolicy::Drop))),
+    ] {
+        assert!(matches!(sent, Poll::Ready(Ok(SendOutcome::Sent))), "{sent:?}");
+    }
+    let kept = std::mem::take(&mut *kept.lock().unwrap());
+    assert!(kept.iter().all(Message::is_text));
+    assert_eq!(kept.iter().map(|text| text.data().as_ptr()).take(2).collect::<Vec<_>>(), there);
+    assert_eq!(kept[3].data(), bytes);
+}
+
+#[test]
+fn a_text_of_other_bytes_is_refused_on_any_terms_and_not_queued() {
+    let driver = driver(1, SlowConsumerPolicy::Wait);
+    let session = driver.session();
+    let cut = Bytes::from_static(&"ü".as_bytes()[..1]);
+    send(session, "full");
+    for refused in [
+        poll(pin!(session.send_text(cut.clone()))),
+        poll(pin!(session.send_text(cut.clone()).uncompressed())),
+        poll(pin!(session.send_text(cut.clone()).policy(SlowConsumerPolicy::Drop))),
+        poll(pin!(session.send_text(cut.clone()).latest(1))),
+    ] {
+        assert!(matches!(refused, Poll::Ready(Err(SendError::InvalidUtf8))), "{refused:?}");
+    }
+    assert_eq!(session.pending_send_bytes(), 4);
+    assert_eq!(session.state(), ConnectionState::Connected);
 }

@@ -468,18 +468,3 @@ fn any_mix_of_sends_and_writes_keeps_order_bound_and_counts() {
         assert_eq!(session.pending_send_bytes(), 0);
     }
 }
-
-#[test]
-fn a_group_across_servers_keeps_to_the_policy_of_each() {
-    let mut waits = driver(10_000, SlowConsumerPolicy::Wait);
-    let mut drops = driver(10_000, SlowConsumerPolicy::DropOldest);
-    let groups = storm_core::Groups::default();
-    for session in [waits.session(), drops.session()] {
-        groups.add("both", session);
-        sent(session.send("x"));
-    }
-    assert_eq!(outcome(groups.broadcast("both", "y")).sent, 2);
-    // What may go again has not been counted yet.
-    assert_eq!((counts(waits.session())[0], counts(drops.session())[0]), (2, 1));
-    assert_eq!((take(&mut waits), take(&mut drops)), ("xy".to_owned(), "xy".to_owned()));
-}

@@ -46,6 +46,28 @@ async fn groups_follow_their_members() {
     stop(&server).await;
 }
 
+#[tokio::test]
+async fn a_group_takes_the_sessions_of_its_own_server_only() {
+    let (recorder, mut log) = recorder();
+    let servers = [local_server().handler(recorder.clone()), local_server().handler(recorder)]
+        .map(|server| server.start());
+    let [ours, theirs] = servers;
+    let (ours, theirs) = (ours.await.unwrap(), theirs.await.unwrap());
+    let _peer = Peer::connect(addr_of(&theirs)).await;
+    let session = log.connected().await;
+    session.join("room");
+
+    assert!(!ours.groups().add("room", &session));
+    assert!(!ours.groups().add("other", &session));
+    assert!(ours.groups().names().is_empty());
+    assert!(!ours.groups().remove("room", &session));
+    ours.groups().remove_from_all(&session);
+    assert_eq!(names(&session), ["room"]);
+    assert_eq!(theirs.groups().members("room"), [session]);
+    stop(&ours).await;
+    stop(&theirs).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn joins_leaves_and_ends_race_without_ghosts_or_lost_joins() {
     let (recorder, mut log) = recorder();

@@ -4,6 +4,7 @@
 mod ws_support;
 
 use std::collections::HashMap;
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +13,8 @@ use storm_ws_proto::{
     DeflateParams, Incoming, Limits as ProtoLimits, MessageKind, Receiver, Role as ProtoRole, Sender,
 };
 use stormsocket::{
-    DeflateOptions, DisconnectReason, ErrorKind, Limits, Message, ServerHandle, WsClient, WsServer, WsSession,
+    DeflateOptions, DisconnectReason, ErrorKind, Limits, Message, Middleware, ServerHandle, Session,
+    WsClient, WsServer, WsSession,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -178,6 +180,67 @@ async fn uncompressed_and_small_messages_are_plain_on_the_wire() {
     writer.finish().await.unwrap();
     assert_eq!(peer.frame().await.first, 0x41, "RSV1 on the first frame only");
     assert_eq!(peer.frame().await.first, 0x80);
+    abort_all(server).await;
+}
+
+/// Rewrites what is sent to the same, which makes it each receiver's own.
+struct Rewriting;
+
+impl Middleware for Rewriting {
+    fn on_data_sending(&self, _: &Session, data: Bytes) -> Option<Bytes> {
+        Some(Bytes::copy_from_slice(&data))
+    }
+}
+
+#[tokio::test]
+async fn broadcasts_and_messages_in_parts_can_be_left_as_they_are() {
+    for rewriting in [false, true] {
+        let (handler, mut observed) = observer();
+        let mut server = WsServer::bind("127.0.0.1:0").deflate(eager()).handler(handler);
+        if rewriting {
+            server = server.middleware(Rewriting);
+        }
+        let server = server.start().await.unwrap();
+        let headers = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+        let (mut peer, _) = Peer::connect_with(&server, headers).await;
+        let session = observed.connected().await;
+        session.join("room");
+
+        for number in 0..3 {
+            server.broadcast_text(text(number)).uncompressed().await;
+            assert_eq!(peer.frame().await.text(), text(number));
+            server.groups().broadcast("room", text(number)).uncompressed().latest("feed").await;
+            assert_eq!(peer.frame().await.text(), text(number));
+            server.broadcast_text(text(number)).await;
+            assert_eq!(peer.frame().await.first, 0xC1, "compressed");
+        }
+
+        let mut writer = session.text_writer().uncompressed();
+        writer.write("one ").await.unwrap();
+        writer.write("message").await.unwrap();
+        writer.finish().await.unwrap();
+        let frames = [peer.frame().await, peer.frame().await, peer.frame().await];
+        assert_eq!(
+            frames.map(|frame| (frame.first, frame.payload)),
+            [(0x01, b"one ".to_vec()), (0x00, b"message".to_vec()), (0x80, Vec::new()),]
+        );
+        abort_all(server).await;
+    }
+}
+
+#[tokio::test]
+async fn an_uncompressed_broadcast_that_waits_leaves_uncompressed() {
+    let (server, mut observed) = start(Some(eager())).await;
+    let headers = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let (mut peer, _) = Peer::connect_with(&server, headers).await;
+    observed.connected().await;
+    // In one poll, so that the second finds the first still waiting.
+    let first = server.broadcast_text(text(1)).into_future();
+    let second = server.broadcast_text(text(2)).uncompressed().latest("feed").into_future();
+    let (first, second) = tokio::join!(biased; first, second);
+    assert_eq!((first.sent, second.sent), (1, 1));
+    assert_eq!(peer.frame().await.first, 0xC1);
+    assert_eq!(peer.frame().await.text(), text(2));
     abort_all(server).await;
 }
 

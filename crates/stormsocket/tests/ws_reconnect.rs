@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use stormsocket::{
-    ClientHandle, ConnectError, ConnectionState, DisconnectReason, ErrorKind, ReconnectOptions, SendOutcome,
-    WsClient,
+    ClientHandle, ConnectError, ConnectionState, DisconnectReason, ErrorKind, ReconnectOptions, SendError,
+    SendOutcome, WsClient,
 };
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
@@ -165,5 +166,24 @@ async fn queued_messages_reach_the_next_server_in_order() {
     for sent in sending {
         assert_eq!(soon(sent).await.unwrap().unwrap(), SendOutcome::Sent);
     }
+    client.abort();
+}
+
+#[tokio::test]
+async fn a_queued_text_may_be_bytes_and_others_are_refused_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = ReconnectOptions::default().delay(SHORT).max_queued_bytes(1024);
+    let (client, mut observed, _, peer) = client(&listener, options).await;
+    observed.connected().await;
+    drop(peer);
+    observed.disconnected().await;
+    let (waits, ()) = tokio::join!(biased; client.send_text(Bytes::from_static("ü".as_bytes())), async {
+        // Nobody accepts before this is over: what is refused does not wait.
+        let refused = client.send_text(Bytes::from_static(b"\xC3")).await;
+        assert!(matches!(refused, Err(SendError::InvalidUtf8)), "{refused:?}");
+        let mut peer = Peer::accept(&listener).await;
+        assert_eq!(peer.frame().await.text(), "ü");
+    });
+    assert_eq!(waits.unwrap(), SendOutcome::Sent);
     client.abort();
 }

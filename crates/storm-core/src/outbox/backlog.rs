@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use super::Payload;
 use crate::Message;
 
 /// What a waiting message counts besides its payload: about what it takes in memory here, and more than any head on the
@@ -108,6 +109,15 @@ impl Terms {
     #[inline]
     pub(crate) const fn is_usual(&self) -> bool {
         !self.droppable && self.key.is_none()
+    }
+
+    /// How `message`, which is the sender's own, is to be queued.
+    #[inline]
+    pub(crate) const fn payload<'a>(&self, message: &'a mut Option<Message>) -> Payload<'a> {
+        match self.uncompressed {
+            false => Payload::Own(message),
+            true => Payload::Uncompressed(message),
+        }
     }
 }
 

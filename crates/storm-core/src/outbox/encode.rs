@@ -58,7 +58,8 @@ pub trait Encode: Send + 'static {
         Err(SendError::Unsupported)
     }
 
-    /// Like [`encode`](Self::encode) for one of many receivers: what `frames` holds already is not made again.
+    /// Like [`encode`](Self::encode) for one of many receivers: what `frames` holds already is not made again. Without
+    /// compression, if the broadcast [is](SharedFrames::is_uncompressed).
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -68,8 +69,10 @@ pub trait Encode: Send + 'static {
         frames: &mut SharedFrames,
         queue: &mut SendQueue,
     ) -> Result<(), SendError> {
-        let _ = frames;
-        self.encode(message.clone(), queue)
+        match frames.is_uncompressed() {
+            false => self.encode(message.clone(), queue),
+            true => self.encode_uncompressed(message.clone(), queue),
+        }
     }
 
     /// An encoder that may be used beside this one, without this one's lock: `None` if the wire form of a message depends
@@ -128,6 +131,8 @@ pub struct Part {
     pub first: bool,
     /// Whether it ends here.
     pub last: bool,
+    /// Whether the protocol may compress the message. Counts where it begins.
+    pub compress: bool,
 }
 
 /// Messages about the connection itself.
@@ -144,12 +149,23 @@ pub enum Control {
 
 /// Encoded forms of one broadcast, one for each distinct way its receivers encode.
 #[derive(Default)]
-pub struct SharedFrames(
+pub struct SharedFrames {
     /// With the key and the type each is found by: asking a frame for its type is a call.
-    Vec<(u64, TypeId, Box<dyn Any + Send>)>,
-);
+    frames: Vec<(u64, TypeId, Box<dyn Any + Send>)>,
+    uncompressed: bool,
+}
 
 impl SharedFrames {
+    pub(crate) const fn new(uncompressed: bool) -> Self {
+        Self { frames: Vec::new(), uncompressed }
+    }
+
+    /// Whether the broadcast's sender does not want it compressed.
+    #[must_use]
+    pub const fn is_uncompressed(&self) -> bool {
+        self.uncompressed
+    }
+
     /// The frame made for `key`, made now by `make` if this is the first receiver with that key. The type of frame is the
     /// encoder's own: a key made for one type is made anew for another.
     ///
@@ -162,20 +178,20 @@ impl SharedFrames {
     ) -> Result<&T, SendError> {
         let frame_type = TypeId::of::<T>();
         let made =
-            self.0.iter().position(|(made_for, made_as, _)| (*made_for, *made_as) == (key, frame_type));
+            self.frames.iter().position(|(made_for, made_as, _)| (*made_for, *made_as) == (key, frame_type));
         let at = match made {
             Some(at) => at,
             None => {
-                self.0.push((key, frame_type, Box::new(make()?)));
-                self.0.len() - 1
+                self.frames.push((key, frame_type, Box::new(make()?)));
+                self.frames.len() - 1
             }
         };
-        Ok(self.0[at].2.downcast_ref().expect("found by its type, or just made"))
+        Ok(self.frames[at].2.downcast_ref().expect("found by its type, or just made"))
     }
 }
 
 impl std::fmt::Debug for SharedFrames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(key, ..)| key)).finish()
+        f.debug_list().entries(self.frames.iter().map(|(key, ..)| key)).finish()
     }
 }

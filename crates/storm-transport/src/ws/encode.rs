@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue, SharedFrames, TryWrite};
 use storm_core::{Message, SendError};
-use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, Wire, put_plain};
+use storm_ws_proto::{CloseCode, MessageKind, Role, Sender, SharedFrame, SharedKey, Wire, put_plain};
 
 use crate::shared_tcp::TcpWriter;
 
@@ -68,7 +68,7 @@ impl Encode for WsEncode {
 
     fn encode_part(&mut self, part: Part, queue: &mut SendQueue) -> Result<(), SendError> {
         self.sender
-            .fragment(kind(part.is_text), &part.data, part.last, true, &mut QueueWire(queue))
+            .fragment(kind(part.is_text), &part.data, part.last, part.compress, &mut QueueWire(queue))
             .map_err(send_error)
     }
 
@@ -80,9 +80,9 @@ impl Encode for WsEncode {
     ) -> Result<(), SendError> {
         // RFC 6455 §5.3: a client masks every frame with a fresh key.
         if self.sender.role() == Role::Client {
-            return self.put(message.clone(), true, queue);
+            return self.put(message.clone(), !frames.is_uncompressed(), queue);
         }
-        let key = self.sender.shared_key();
+        let key = if frames.is_uncompressed() { SharedKey::PLAIN } else { self.sender.shared_key() };
         let frame = frames.get_or_make(key.to_u64(), || {
             Ok(SharedFrame::encode(kind(message.is_text()), message.data(), key))
         })?;

@@ -166,12 +166,12 @@ impl WsSession {
 
     /// Begins a text message that is sent in parts as they come to be.
     pub fn text_writer(&self) -> MessageWriter<'_> {
-        MessageWriter { session: self, is_text: true, state: WriterState::Fresh }
+        MessageWriter { session: self, is_text: true, compress: true, state: WriterState::Fresh }
     }
 
     /// Begins a binary message that is sent in parts as they come to be.
     pub fn binary_writer(&self) -> MessageWriter<'_> {
-        MessageWriter { session: self, is_text: false, state: WriterState::Fresh }
+        MessageWriter { session: self, is_text: false, compress: true, state: WriterState::Fresh }
     }
 }
 
@@ -214,6 +214,7 @@ impl fmt::Debug for WsSession {
 pub struct MessageWriter<'a> {
     session: &'a WsSession,
     is_text: bool,
+    compress: bool,
     state: WriterState,
 }
 
@@ -225,6 +226,12 @@ enum WriterState {
 }
 
 impl MessageWriter<'_> {
+    /// Sends the message as it is, where compression was agreed. Counts before the first part.
+    pub fn uncompressed(mut self) -> Self {
+        self.compress = false;
+        self
+    }
+
     /// Sends the next part as one frame; waits while the outbox is full.
     ///
     /// # Cancel safety
@@ -246,7 +253,8 @@ impl MessageWriter<'_> {
     }
 
     async fn put(&mut self, data: Bytes, last: bool) -> Result<(), SendError> {
-        let part = Part { is_text: self.is_text, data, first: self.state == WriterState::Fresh, last };
+        let first = self.state == WriterState::Fresh;
+        let part = Part { is_text: self.is_text, data, first, last, compress: self.compress };
         self.session.send_part(part).await?;
         self.state = if last { WriterState::Finished } else { WriterState::Begun };
         Ok(())
