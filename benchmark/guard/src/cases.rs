@@ -296,9 +296,9 @@ where
 {
     let driver = Driver::register(hub, Role::Server, None, FramedEncode::new(framer.clone(), None));
     if in_place {
-        connection(peer, Framed(framer), driver, InPlace).await;
+        connection(peer, Framed::new(framer), driver, InPlace).await;
     } else {
-        connection(peer, Framed(framer), driver, Echo).await;
+        connection(peer, Framed::new(framer), driver, Echo).await;
     }
 }
 

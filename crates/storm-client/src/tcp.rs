@@ -227,7 +227,7 @@ where
         let (stream, _) = stream.share();
         let encoder = FramedEncode::new(self.framer.clone(), None);
         let driver = Driver::register(&shared.hub, Role::Client, peer, encoder);
-        Ok(Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new()))
+        Ok(Connection::new(stream, Framed::new(self.framer.clone()), driver, BytesMut::new()))
     }
 
     fn session(ready: &Self::Ready) -> Session {

@@ -432,12 +432,12 @@ impl Session {
         aborts
     }
 
-    /// Ends it because user code panicked: with what the protocol says then, or at once.
-    pub(crate) fn end_after_panic(&self) {
+    /// Ends it for `reason`, because user code panicked: with what the protocol says then, or at once.
+    pub(crate) fn end_after_panic(&self, reason: DisconnectReason) {
         let goodbye = self.outbox().goodbye_after_panic();
         match goodbye {
-            Some(goodbye) => self.start_close_with(DisconnectReason::Aborted, Some(goodbye)),
-            None => self.abort(),
+            Some(goodbye) => self.start_close_with(reason, Some(goodbye)),
+            None => self.abort_for(reason),
         }
     }
 
@@ -447,7 +447,7 @@ impl Session {
         self.with_extras(|extras| {
             extras.hook_panic.get_or_insert(panic);
         });
-        self.end_after_panic();
+        self.end_after_panic(DisconnectReason::Aborted);
     }
 
     pub(crate) fn take_hook_panic(&self) -> Option<PanicMessage> {

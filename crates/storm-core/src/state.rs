@@ -59,7 +59,7 @@ pub enum DisconnectReason {
     ClosedByServer = 2,
     /// `abort` was called on this side, or a handler panicked.
     Aborted = 3,
-    /// The peer, or the installed framer, broke the protocol.
+    /// The peer broke the protocol, or the installed framer did, by a panic too.
     ProtocolError = 4,
     /// The transport failed: reset by the peer, timed out, truncated.
     TransportError = 5,

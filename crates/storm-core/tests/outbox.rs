@@ -224,7 +224,7 @@ fn a_text_of_other_bytes_is_refused_on_any_terms_and_not_queued() {
         poll(pin!(session.send_text(cut.clone()))),
         poll(pin!(session.send_text(cut.clone()).uncompressed())),
         poll(pin!(session.send_text(cut.clone()).policy(SlowConsumerPolicy::Drop))),
-        poll(pin!(session.send_text(cut.clone()).latest(1))),
+        poll(pin!(session.send_text(cut).latest(1))),
     ] {
         assert!(matches!(refused, Poll::Ready(Err(SendError::InvalidUtf8))), "{refused:?}");
     }

@@ -207,7 +207,7 @@ where
         let encoder = FramedEncode::new(self.framer.clone(), writer);
         let driver = Driver::register(&shared.hub, Role::Server, peer, encoder);
         shared.admit(driver.session());
-        let connection = Connection::new(stream, Framed(self.framer.clone()), driver, BytesMut::new());
+        let connection = Connection::new(stream, Framed::new(self.framer.clone()), driver, BytesMut::new());
         let session = connection.session().clone();
         let running = connection.run(self.events.clone());
         Some(slot.held_by(traced(&session, "tcp", running)))

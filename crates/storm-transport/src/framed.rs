@@ -1,5 +1,7 @@
 //! TCP with a framer, as a protocol of the connection loop.
 
+use std::cell::Cell;
+
 use bytes::{Buf, Bytes, BytesMut};
 use storm_core::outbox::{Encode, SendQueue, SharedFrames, TryWrite};
 use storm_core::{BoxError, DisconnectReason, Message, MessageRef, SendError, Session};
@@ -10,7 +12,37 @@ use crate::shared_tcp::TcpWriter;
 
 /// The receive half: a framer that decodes.
 #[derive(Debug)]
-pub struct Framed<F>(pub F);
+pub struct Framed<F> {
+    framer: F,
+    /// It has panicked.
+    panicked: Cell<bool>,
+}
+
+impl<F> Framed<F> {
+    /// Messages by `framer`.
+    pub const fn new(framer: F) -> Self {
+        Self { framer, panicked: Cell::new(false) }
+    }
+}
+
+/// Blames the framer for a panic that ends what this lives through.
+struct Blame<'a>(&'a Cell<bool>);
+
+impl Drop for Blame<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
+/// What `framer` returns. That it did not panic costs nothing to find out.
+#[inline(always)]
+fn blamed<R>(panicked: &Cell<bool>, framer: impl FnOnce() -> R) -> R {
+    let blame = Blame(panicked);
+    let returned = framer();
+    std::mem::forget(blame);
+    returned
+}
 
 /// A framer returned a message without taking a byte: it would for ever.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +88,7 @@ impl<F: MessageFramer> Protocol for Framed<F> {
     #[inline(always)]
     fn receive(&mut self, wire: &mut BytesMut, _: &Session) -> Result<Option<Bytes>, End> {
         let before = wire.len();
-        checked(self.0.decode(wire), before, wire)
+        checked(blamed(&self.panicked, || self.framer.decode(wire)), before, wire)
     }
 
     #[inline(always)]
@@ -69,7 +101,7 @@ impl<F: MessageFramer> Protocol for Framed<F> {
         let mut seen = Seen { wire, bytes: 0 };
         loop {
             let rest = &seen.wire[seen.bytes..];
-            let Some(located) = self.0.locate(rest) else { break };
+            let Some(located) = blamed(&self.panicked, || self.framer.locate(rest)) else { break };
             let Some(payload) = rest.get(located.payload.clone()).filter(|_| located.len <= rest.len())
             else {
                 return Err(no_progress());
@@ -98,11 +130,15 @@ impl<F: MessageFramer> Protocol for Framed<F> {
             return Ok(None);
         }
         let before = wire.len();
-        checked(self.0.decode_eof(wire), before, wire)
+        checked(blamed(&self.panicked, || self.framer.decode_eof(wire)), before, wire)
     }
 
     fn wanted(&self, wire: &[u8]) -> Option<usize> {
-        self.0.wanted(wire)
+        blamed(&self.panicked, || self.framer.wanted(wire))
+    }
+
+    fn reason_of_panic(&self) -> DisconnectReason {
+        if self.panicked.get() { DisconnectReason::ProtocolError } else { DisconnectReason::Aborted }
     }
 
     fn view(message: &Bytes) -> MessageRef<'_> {
@@ -138,12 +174,12 @@ impl<F> FramedEncode<F> {
 
 impl<F: MessageFramer + Clone> Encode for FramedEncode<F> {
     fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
-        self.framer.encode(message.into_data(), &mut QueueWire(queue)).map_err(send_error)
+        whole(queue, |wire| self.framer.encode(message.into_data(), wire))
     }
 
     #[inline]
     fn encode_slice(&mut self, data: &[u8], _: bool, queue: &mut SendQueue) -> Result<(), SendError> {
-        self.framer.encode_slice(data, &mut QueueWire(queue)).map_err(send_error)
+        whole(queue, |wire| self.framer.encode_slice(data, wire))
     }
 
     fn check(&mut self, message: &Message) -> Result<(), SendError> {
@@ -196,23 +232,46 @@ fn send_error(error: FramingError) -> SendError {
     }
 }
 
-/// A [`SendQueue`] as the framers see it.
-struct QueueWire<'a>(&'a mut SendQueue);
+/// Has a framer put a message into `queue`; what it has put is taken back if it fails, or panics.
+#[inline(always)]
+fn whole(
+    queue: &mut SendQueue,
+    encode: impl FnOnce(&mut QueueWire<'_>) -> Result<(), FramingError>,
+) -> Result<(), SendError> {
+    let before = queue.len();
+    let mut wire = QueueWire { queue, before };
+    encode(&mut wire).map_err(send_error)?;
+    std::mem::forget(wire);
+    Ok(())
+}
+
+/// A [`SendQueue`] as the framers see it; when dropped, as it was `before`.
+struct QueueWire<'a> {
+    queue: &'a mut SendQueue,
+    before: usize,
+}
 
 impl Wire for QueueWire<'_> {
     #[inline]
     fn put_slice(&mut self, bytes: &[u8]) {
-        self.0.put_slice(bytes);
+        self.queue.put_slice(bytes);
     }
 
     #[inline]
     fn put_bytes(&mut self, bytes: Bytes) {
-        self.0.put_bytes(bytes);
+        self.queue.put_bytes(bytes);
     }
 
     #[inline(always)]
     fn put_framed(&mut self, head: u128, len: usize, body: &[u8]) {
-        self.0.put_framed(head, len, body);
+        self.queue.put_framed(head, len, body);
+    }
+}
+
+impl Drop for QueueWire<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.queue.truncate(self.before);
     }
 }
 

@@ -78,6 +78,11 @@ pub trait Protocol: Send + 'static {
     /// The bytes are not valid for that kind.
     fn join(data: Bytes, kind: MessageKind) -> Result<Self::Message, BoxError>;
 
+    /// The reason to end for after a panic: usually it was a handler's.
+    fn reason_of_panic(&self) -> DisconnectReason {
+        DisconnectReason::Aborted
+    }
+
     /// Bytes of payload.
     fn size(message: &Self::Message) -> usize;
 

@@ -178,8 +178,13 @@ impl MessageFramer for Misbehaving {
     }
 
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
-        assert_ne!(message, "panic", "told to panic");
-        wire.put_bytes(message);
+        wire.put_slice(b"[");
+        wire.put_bytes(message.clone());
+        assert!(!message.ends_with(b"panic"), "told to panic");
+        if message.ends_with(b"error") {
+            return Err(FramingError::malformed("an error"));
+        }
+        wire.put_slice(b"]");
         Ok(())
     }
 }
@@ -195,7 +200,7 @@ async fn a_framer_that_misbehaves_ends_its_session_and_no_other() {
         ("e", ErrorKind::Protocol, DisconnectReason::ProtocolError),
         ("n", ErrorKind::Protocol, DisconnectReason::ProtocolError),
         ("g", ErrorKind::Protocol, DisconnectReason::ProtocolError),
-        ("p", ErrorKind::Panic, DisconnectReason::Aborted),
+        ("p", ErrorKind::Panic, DisconnectReason::ProtocolError),
     ];
     for (byte, kind, reason) in cases {
         let mut peer = Peer::connect(addr_of(&server)).await;
@@ -217,19 +222,26 @@ async fn a_framer_that_misbehaves_ends_its_session_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_framer_that_panics_while_encoding_leaves_the_session_usable() {
+async fn a_framer_that_fails_or_panics_while_encoding_leaves_the_session_usable() {
     let (recorder, mut log) = recorder();
     let server =
         local_server().framer(Misbehaving { failed: false }).handler(recorder).start().await.unwrap();
     let mut peer = Peer::connect(addr_of(&server)).await;
     let session = log.connected().await;
-    let sending = tokio::spawn({
-        let session = session.clone();
-        async move { session.send("panic").await }
-    });
-    assert!(soon(sending).await.unwrap_err().is_panic());
-    soon(session.send("fine")).await.unwrap();
-    peer.expect(b"fine").await;
+    // Nothing of them leaves, not even what was put before, small or large.
+    for padding in [0, 100_000] {
+        session.try_send("before").unwrap();
+        let message = |end: &str| "x".repeat(padding) + end;
+        let sending = tokio::spawn({
+            let (session, panics) = (session.clone(), message("panic"));
+            async move { session.send(panics).await }
+        });
+        assert!(soon(sending).await.unwrap_err().is_panic());
+        let refused = session.try_send(message("error"));
+        assert!(matches!(refused, Err(SendError::Encode(_))), "{refused:?}");
+        soon(session.send("after")).await.unwrap();
+        peer.expect(b"[before][after]").await;
+    }
     drop(peer);
     assert_eq!(log.disconnected().await, DisconnectReason::ClosedByClient);
     stop(&server).await;

@@ -147,7 +147,7 @@ async fn over_tcp_what_was_kept_arrives_and_the_counts_add_up() {
     let framer = LengthPrefixFramer::new().max_message(200);
     let driver = Driver::register(&hub, Role::Server, None, FramedEncode::new(framer, None));
     let session = driver.session().clone();
-    let connection = Connection::new(Foreign(stream), Framed(framer), driver, BytesMut::new());
+    let connection = Connection::new(Foreign(stream), Framed::new(framer), driver, BytesMut::new());
     let running = tokio::spawn(async move { connection.run(&Adapter(QuietTcp)).await });
     let mut feed = Feed::default();
     feed.send(&session, 400).await;

@@ -58,7 +58,7 @@ impl Endpoint for Script {
         let (ours, theirs) = tokio::io::duplex(1024);
         let _ = self.opened.send(theirs);
         let driver = Driver::register(&shared.hub, Role::Client, None, FramedEncode::new(RawFramer, None));
-        Ok(Connection::new(Foreign(ours), Framed(RawFramer), driver, BytesMut::new()))
+        Ok(Connection::new(Foreign(ours), Framed::new(RawFramer), driver, BytesMut::new()))
     }
 
     fn session(ready: &Self::Ready) -> Session {

@@ -267,6 +267,38 @@ impl SendQueue {
         self.advance_small(count);
     }
 
+    /// Takes back all but the first `len` bytes, of which there may be fewer.
+    pub fn truncate(&mut self, len: usize) {
+        let mut excess = self.len().saturating_sub(len);
+        while excess > 0
+            && let Some(large) = &mut self.large
+        {
+            let behind = self.small.len() - large.before;
+            let copied = behind.min(excess);
+            self.small.truncate(self.small.len() - copied);
+            excess -= copied;
+            if excess == 0 {
+                break;
+            }
+            let Some(last) = large.shared.back_mut() else { break };
+            let shared = last.bytes.len().min(excess);
+            last.bytes.truncate(last.bytes.len() - shared);
+            large.len -= shared;
+            excess -= shared;
+            if last.bytes.is_empty() {
+                large.before -= last.before;
+                large.shared.pop_back();
+            }
+            if large.shared.is_empty() {
+                self.large = None;
+            }
+        }
+        self.small.truncate(self.small.len() - excess);
+        if self.is_empty() {
+            self.release();
+        }
+    }
+
     /// Drops everything that waits.
     pub fn clear(&mut self) {
         self.release();
@@ -314,6 +346,24 @@ mod tests {
         assert_eq!(queue.len(), expected.len());
         assert_eq!(contents(&queue), expected);
         assert!(queue.as_single_slice().is_none());
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_what_was_before_and_room_for_more() {
+        let (_, expected) = mixed();
+        for len in
+            (0..expected.len()).step_by(61).chain([3, SHARE_FROM + 3, expected.len(), expected.len() + 1])
+        {
+            let (mut queue, _) = mixed();
+            queue.truncate(len);
+            let kept = &expected[..len.min(expected.len())];
+            assert_eq!((queue.len(), &contents(&queue)[..]), (kept.len(), kept), "{len}");
+            queue.put_slice(b"more");
+            queue.put_bytes(vec![7; SHARE_FROM].into());
+            assert_eq!(contents(&queue), [kept, b"more", &[7; SHARE_FROM]].concat(), "{len}");
+            queue.advance(queue.len());
+            assert!(queue.is_empty() && queue.is_copied());
+        }
     }
 
     #[test]

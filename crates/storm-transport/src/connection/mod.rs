@@ -165,7 +165,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         lived: Result<(), PanicMessage>,
     ) -> DisconnectReason {
         if let Err(panic) = lived {
-            self.driver.end_after_panic();
+            self.driver.end_after_panic(self.protocol.reason_of_panic());
             Box::pin(self.report_isolated(events, seen, panic)).await;
         }
         if catch_unwind_of(self.wind_down()).await.is_err() {

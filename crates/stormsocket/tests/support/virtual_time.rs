@@ -34,7 +34,7 @@ where
     let (stream, faults) = Faulty::new(stream);
     let driver = Driver::register(&hub, Role::Server, None, FramedEncode::new(framer.clone(), None));
     let session = driver.session().clone();
-    let connection = Connection::new(Foreign(stream), Framed(framer), driver, BytesMut::new());
+    let connection = Connection::new(Foreign(stream), Framed::new(framer), driver, BytesMut::new());
     let task = tokio::spawn(async move { connection.run(&events).await });
     InMemory { session, peer, faults, task }
 }
