@@ -282,6 +282,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     }
 
     /// Queues `payload` on `terms`; see [`keep`](Self::keep) and [`admit`](Self::admit).
+    #[inline]
     pub(crate) fn admit_on(
         &mut self,
         payload: Payload<'_>,
