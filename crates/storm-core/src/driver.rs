@@ -182,7 +182,10 @@ impl Driver {
     pub fn transport_gone(&mut self, reason: DisconnectReason, ending: Ending) -> DisconnectReason {
         self.session.0.reason.set(reason);
         self.session.0.state.advance(ConnectionState::Closed);
-        let is_news = self.outbox().finish();
+        let mut outbox = self.outbox();
+        let (is_news, remains) = outbox.finish();
+        drop(outbox);
+        drop(remains);
         if is_news {
             self.session.0.hub.count_ending(ending);
         }

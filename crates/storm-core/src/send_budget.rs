@@ -132,8 +132,10 @@ impl SendBudget {
                 return true;
             }
             let mut outbox = session.outbox();
-            self.0.shed_messages.fetch_add(outbox.shed_backlog(), Ordering::Relaxed);
+            let shed = outbox.shed_backlog();
             *pending = outbox.pending_bytes();
+            drop(outbox);
+            self.0.shed_messages.fetch_add(shed.len(), Ordering::Relaxed);
         }
         slowest.sort_unstable_by_key(|(pending, _)| Reverse(*pending));
         for (_, session) in slowest {

@@ -424,12 +424,15 @@ impl Session {
     ) -> bool {
         let mut outbox = self.outbox();
         let aborts = outbox.phase < Phase::Aborting && condition(&outbox);
-        if aborts {
-            self.0.reason.set(reason);
-            self.0.state.advance(ConnectionState::Closing);
-            outbox.begin_abort();
+        if !aborts {
+            return false;
         }
-        aborts
+        self.0.reason.set(reason);
+        self.0.state.advance(ConnectionState::Closing);
+        let remains = outbox.begin_abort();
+        drop(outbox);
+        drop(remains);
+        true
     }
 
     /// Ends it for `reason`, because user code panicked: with what the protocol says then, or at once.

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use storm_core::driver::{Driver, Wish};
+use storm_core::metrics::Ending;
 use storm_core::middleware::MiddlewareChain;
-use storm_core::outbox::{Encode, SendQueue};
+use storm_core::outbox::{Encode, SHARE_FROM, SendQueue};
 use storm_core::{
     ConnectionState, DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
@@ -230,4 +231,38 @@ fn a_text_of_other_bytes_is_refused_on_any_terms_and_not_queued() {
     }
     assert_eq!(session.pending_send_bytes(), 4);
     assert_eq!(session.state(), ConnectionState::Connected);
+}
+
+/// A payload whose owner asks its session how it is when it is dropped, which would wait for ever for a lock held then.
+struct Asking(Vec<u8>, Session);
+
+impl AsRef<[u8]> for Asking {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        assert_eq!(self.1.pending_send_bytes(), 0);
+    }
+}
+
+#[test]
+fn what_does_not_leave_is_dropped_without_the_lock() {
+    for aborts in [true, false] {
+        let mut driver = driver(100_000, SlowConsumerPolicy::Wait);
+        let session = driver.session().clone();
+        let payload = || Bytes::from_owner(Asking(vec![b'x'; SHARE_FROM], session.clone()));
+        session.try_send(payload()).expect("room");
+        // One more that may go again, and so is not encoded yet.
+        let latest = poll(pin!(session.send(payload()).latest(1)));
+        assert!(matches!(latest, Poll::Ready(Ok(SendOutcome::Sent))), "{latest:?}");
+        if aborts {
+            session.abort();
+        } else {
+            driver.transport_gone(DisconnectReason::TransportError, Ending::Cut);
+        }
+        assert_eq!(session.pending_send_bytes(), 0);
+    }
 }

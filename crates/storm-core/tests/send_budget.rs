@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use storm_core::driver::{Driver, Wish};
 use storm_core::metrics::Ending;
 use storm_core::middleware::MiddlewareChain;
@@ -268,4 +269,32 @@ fn many_may_send_at_once() {
     assert!(shed > 0 && shed as u64 == budget.shed_sessions(), "{shed} {budget:?}");
     drop(drivers);
     assert_eq!(budget.used(), 0);
+}
+
+/// A payload whose owner asks its session how it is when it is dropped, which would wait for ever for a lock held then.
+struct Asking(Vec<u8>, Session);
+
+impl AsRef<[u8]> for Asking {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        assert!(!self.1.is_backpressured());
+    }
+}
+
+#[test]
+fn what_is_shed_is_dropped_without_the_lock() {
+    let budget = SendBudget::new(1024 * KIB);
+    let hub = hub(&budget);
+    let slow = with_pending(&hub, 64 * KIB);
+    let session = slow.session();
+    let payload = Bytes::from_owner(Asking(vec![0; 900 * KIB], session.clone()));
+    ready(session.send(payload).policy(SlowConsumerPolicy::DropOldest)).expect("room");
+    let other = with_pending(&hub, 100 * KIB);
+    assert_eq!((budget.shed_messages(), budget.shed_sessions()), (1, 0));
+    assert_eq!((session.pending_send_bytes(), other.session().pending_send_bytes()), (64 * KIB, 100 * KIB));
 }

@@ -229,7 +229,6 @@ async fn a_client_that_closes_does_not_come_back() {
     log.assert_quiet();
 }
 
-/// Two handlers of reconnects, in order of registration, each before the attempt.
 #[tokio::test]
 async fn handlers_of_a_reconnect_run_in_order_before_the_attempt() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

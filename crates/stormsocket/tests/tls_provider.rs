@@ -11,7 +11,7 @@ use stormsocket::{ClientTlsOptions, TcpClient, TlsOptions};
 use support::*;
 use tls_support::*;
 
-/// A provider of one suite, none of them the usual choice.
+/// A provider of this suite alone.
 fn only(suite: CipherSuite) -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     provider.cipher_suites.retain(|offered: &SupportedCipherSuite| offered.suite() == suite);

@@ -122,7 +122,7 @@ impl Terms {
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) message: Message,
     pub(super) terms: Terms,
 }
@@ -140,7 +140,7 @@ pub(super) fn cost(message: &Message) -> usize {
 
 /// The messages by place in line. Nothing here takes a scan: all of it happens behind the outbox's lock.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     entries: BTreeMap<u64, Entry>,
     /// The place of the message under each key. Invariant: exactly the keys of `entries`.
     keys: HashMap<LatestKey, u64>,
@@ -164,6 +164,11 @@ impl Backlog {
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many messages wait.
+    pub(crate) fn len(&self) -> u64 {
+        self.entries.len() as u64
     }
 
     /// What the message counts that waits under `key`.

@@ -2,7 +2,7 @@
 //!
 //! Not here: the sum, and who is to go ([`send_budget`](crate::send_budget)).
 
-use super::{ACCOUNTED, Encode, Outbox};
+use super::{ACCOUNTED, Backlog, Encode, Outbox};
 
 impl<E: Encode + ?Sized> Outbox<E> {
     /// Tells the budget what waits now. Returns whether too much does, in all sessions.
@@ -28,17 +28,17 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.account.as_ref().map_or(0, |account| account.accounted())
     }
 
-    /// Drops all that may go again. Returns how many messages that were.
-    pub(crate) fn shed_backlog(&mut self) -> u64 {
-        let Some(aside) = &mut self.aside else { return 0 };
-        let mut backlog = std::mem::take(&mut aside.backlog);
+    /// Takes out all that may go again, and counts it as dropped. That is for the caller to do, without the lock: it may run
+    /// code of the payloads' owners.
+    pub(crate) fn shed_backlog(&mut self) -> Backlog {
+        let Some(aside) = &mut self.aside else { return Backlog::default() };
+        let backlog = std::mem::take(&mut aside.backlog);
         self.drop_empty_aside();
-        let dropped = std::iter::from_fn(|| backlog.pop()).fold(0, |count, _| count + 1);
-        if dropped > 0 {
-            self.count_dropped(dropped);
+        if !backlog.is_empty() {
+            self.count_dropped(backlog.len());
         }
         self.settle();
         self.relieve();
-        dropped
+        backlog
     }
 }

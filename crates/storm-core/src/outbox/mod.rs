@@ -153,6 +153,22 @@ struct Aside {
     backlog: Backlog,
 }
 
+/// What does not leave. Dropping it drops payloads, which may run code of their owners: whoever has it lets go of the outbox
+/// first.
+#[must_use = "it is not for the outbox's lock"]
+#[derive(Default)]
+pub(crate) struct Remains {
+    queue: SendQueue,
+    _aside: Option<Box<Aside>>,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        // Gives its buffer back, if there is one.
+        self.queue.clear();
+    }
+}
+
 /// Where the next bytes go that do not come from the connection task's own batch.
 fn target<'a>(
     corked: bool,
@@ -504,14 +520,16 @@ impl<E: Encode + ?Sized> Outbox<E> {
         true
     }
 
-    /// Discards what is queued and has the transport reset.
-    pub(crate) fn begin_abort(&mut self) {
-        if self.phase < Phase::Aborting {
-            self.queue.clear();
-            self.aside = None;
-            self.close_account();
-            self.enter(Phase::Aborting);
-        }
+    /// Has the transport reset. What is queued does not leave.
+    pub(crate) fn begin_abort(&mut self) -> Remains {
+        let remains = self.discard();
+        self.enter(Phase::Aborting);
+        remains
+    }
+
+    fn discard(&mut self) -> Remains {
+        self.close_account();
+        Remains { queue: std::mem::take(&mut self.queue), _aside: self.aside.take() }
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -522,13 +540,11 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
     }
 
-    /// The transport is gone. Returns whether that is news.
-    pub(crate) fn finish(&mut self) -> bool {
+    /// The transport is gone. Returns whether that is news, and what does not leave.
+    pub(crate) fn finish(&mut self) -> (bool, Remains) {
         let is_news = self.phase != Phase::Closed;
         self.phase = Phase::Closed;
-        self.queue.clear();
-        self.aside = None;
-        self.close_account();
+        let remains = self.discard();
         self.in_flight = 0;
         self.room &= !FULL;
         self.task = None;
@@ -537,7 +553,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         if let Some(waiters) = &mut self.waiters {
             waiters.wake_all();
         }
-        is_news
+        (is_news, remains)
     }
 
     #[inline(never)]
