@@ -177,6 +177,11 @@ impl Driver {
         self.session.take_hook_panic()
     }
 
+    /// Accounts `written` bytes, the last ones, and nothing else.
+    pub fn wrote(&mut self, written: usize) {
+        self.outbox().wrote(written);
+    }
+
     /// The transport is gone, for `reason` unless another was there first: sends fail, closers are woken. Only the
     /// first call counts `ending`.
     pub fn transport_gone(&mut self, reason: DisconnectReason, ending: Ending) -> DisconnectReason {

@@ -174,6 +174,23 @@ async fn websocket_messages_in_pieces_of_any_size() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_left_before_a_reset_counts_as_sent() {
+    let answer = wire().len();
+    for at in 1..answer {
+        let (connection, mut log) = echo();
+        connection.faults.reset_after_writing(at);
+        let mut peer = Peer(connection.peer);
+        let session = log.connected().await;
+        peer.send(&wire()).await;
+        for message in MESSAGES {
+            assert_eq!(log.data().await, message);
+        }
+        assert_eq!(log.disconnected().await, DisconnectReason::TransportError, "at {at}");
+        assert_eq!(session.metrics().bytes_sent, at as u64);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_websocket_reset_while_it_answers() {
     let answer = ws::plain(0x82, b"hello");
     for at in 0..answer.len() {

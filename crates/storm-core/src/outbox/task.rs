@@ -71,9 +71,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     pub(crate) fn sync(&mut self, writing: &mut SendQueue, written: usize) -> bool {
         // Whatever woke the task, what it takes must be written before anything else is.
         self.parked = false;
-        // After an abort nothing is in flight any more.
-        self.in_flight = self.in_flight.saturating_sub(written);
-        self.bytes_sent += written as u64;
+        self.wrote(written);
         if writing.is_empty() {
             self.encoder.flush(&mut self.queue);
             self.draw_backlog();
@@ -83,6 +81,14 @@ impl<E: Encode + ?Sized> Outbox<E> {
             }
         }
         self.room != 0 && self.relieve_and_settle()
+    }
+
+    /// The kernel has `written` bytes more.
+    #[inline]
+    pub(crate) fn wrote(&mut self, written: usize) {
+        // After an abort nothing is in flight any more.
+        self.in_flight = self.in_flight.saturating_sub(written);
+        self.bytes_sent += written as u64;
     }
 
     /// Remembers the connection task; `wake_on_send` when it has nothing to write and would sleep through a send.

@@ -197,7 +197,9 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
 
     /// Drops the transport, as a reset if anything may be unsent, and tells the session.
     pub(super) fn over(&mut self, reason: DisconnectReason, reset: bool) {
+        let written = self.written();
         if let Some(mut transport) = self.transport.take() {
+            self.driver.wrote(written);
             if reset {
                 transport.reset_on_drop();
             }
