@@ -2,220 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytestring::ByteString;
-#[cfg(feature = "ws")]
-use storm_core::Peer;
-use storm_core::isolation::catch_unwind_of;
-use storm_core::metrics::Limit;
-use storm_core::{DisconnectReason, Error, ErrorKind, Hub, Session};
+use storm_core::{Error, ErrorKind};
 use storm_transport::{Listener, Stream};
-use tokio::sync::watch;
 
-use crate::per_ip::PerIp;
-use crate::proxied::Proxies;
-use crate::slots::{Slot, Slots};
-use crate::workers::{Worker, Workers};
+use crate::shared::{Endpoint, Phase, Shared, report};
+use crate::slots::Slot;
+use crate::worker::Worker;
 
 /// Waits between failed accepts, doubling from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-
-/// What a server does with its connections.
-pub(crate) trait Endpoint: Send + Sync + 'static {
-    /// Serves one connection to its end, in a task of its own that holds `slot`, and tells that when a handshake is over.
-    fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
-
-    /// Serves a connection that was upgraded elsewhere; gives the slot back if the server speaks no WebSocket.
-    #[cfg(feature = "ws")]
-    fn serve_upgraded(
-        &self,
-        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
-        shared: &Shared,
-        slot: Slot,
-    ) -> Result<(), Slot> {
-        let _ = (upgraded, shared);
-        Err(slot)
-    }
-
-    /// Reports an error that no session has.
-    fn report(&self, error: &Error) -> impl Future<Output = ()> + Send;
-}
-
-/// An [`Endpoint`] of whatever type, for streams that come from elsewhere.
-pub(crate) trait Serve: Send + Sync {
-    fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
-
-    #[cfg(feature = "ws")]
-    fn serve_upgraded(
-        &self,
-        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
-        shared: &Shared,
-        slot: Slot,
-    ) -> Result<(), Slot>;
-}
-
-/// The implementation of [`Serve`].
-pub(crate) struct Served<E>(pub(crate) Arc<E>);
-
-impl<E: Endpoint> Serve for Served<E> {
-    fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
-        self.0.serve(stream, remote, shared, slot);
-    }
-
-    #[cfg(feature = "ws")]
-    fn serve_upgraded(
-        &self,
-        upgraded: (Stream, Peer, storm_transport::ws::Agreed),
-        shared: &Shared,
-        slot: Slot,
-    ) -> Result<(), Slot> {
-        self.0.serve_upgraded(upgraded, shared, slot)
-    }
-}
-
-/// What the tasks of one server share.
-pub(crate) struct Shared {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) slots: Arc<Slots>,
-    /// One slot for each listener.
-    pub(crate) listening: Arc<Slots>,
-    /// The threads that serve connections, if the server has its own.
-    pub(crate) workers: Option<Arc<Workers>>,
-    pub(crate) per_ip: Option<Arc<PerIp>>,
-    pub(crate) handshake_timeout: Option<Duration>,
-    pub(crate) proxies: Proxies,
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Arc<storm_transport::tls::TlsAcceptor>>,
-    /// Serves what comes from elsewhere; `None` once the server stops, since what its handlers hold may lead back here.
-    pub(crate) endpoint: Mutex<Option<Arc<dyn Serve>>>,
-    /// Only moves forward.
-    pub(crate) phase: watch::Sender<Phase>,
-}
-
-/// Where a server is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    Running,
-    /// Nothing new comes in; what there is gets its time to end.
-    Stopping,
-    /// The time is up.
-    Cutting,
-}
-
-impl Shared {
-    #[cfg(feature = "ws")]
-    pub(crate) fn is_stopping(&self) -> bool {
-        *self.phase.borrow() >= Phase::Stopping
-    }
-
-    /// Whether anything comes before the bytes of a plain TCP connection from there.
-    pub(crate) fn has_handshake(&self, remote: Option<SocketAddr>) -> bool {
-        #[cfg(feature = "tls")]
-        if self.tls.is_some() {
-            return true;
-        }
-        self.proxies.contains(remote)
-    }
-
-    pub(crate) fn enter(&self, phase: Phase) {
-        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Handlers go with it: not under the lock.
-        drop(endpoint);
-        self.phase.send_if_modified(|current| {
-            let is_news = *current < phase;
-            *current = phase.max(*current);
-            is_news
-        });
-    }
-
-    /// Completes when the server is in `phase` or beyond.
-    pub(crate) async fn reached(&self, phase: Phase) {
-        // The sender is ours, so waiting cannot fail.
-        let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
-    }
-
-    /// A slot for a connection from `remote`, unless a limit is reached.
-    pub(crate) fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, Limit> {
-        let mut slot = self.slots.take().ok_or(Limit::Connections)?;
-        Ok(match (&self.per_ip, remote) {
-            // Whose connection a proxy passes on is known later.
-            (Some(per_ip), Some(addr)) if !self.proxies.contains(remote) => {
-                slot.set_ip(per_ip.take(addr.ip())?);
-                slot
-            }
-            _ => slot,
-        })
-    }
-
-    /// Has `serve` run where the connection is to stay: in the runtime of a worker, if there are any, else here.
-    pub(crate) fn place<T>(
-        &self,
-        stream: Stream,
-        mut slot: Slot,
-        serve: impl FnOnce(Stream, Slot) -> T,
-    ) -> io::Result<T> {
-        let Some(workers) = &self.workers else { return Ok(serve(stream, slot)) };
-        let worker = workers.least_busy();
-        slot.set_worker(worker.assign());
-        let stream = stream.moved_to(&worker.runtime)?;
-        // What is spawned belongs there.
-        let _inside = worker.runtime.enter();
-        Ok(serve(stream, slot))
-    }
-
-    /// Completes when the server stops, and no listener and no connection is left.
-    pub(crate) async fn over(&self) {
-        self.reached(Phase::Stopping).await;
-        self.listening.all_free().await;
-        self.slots.all_free().await;
-    }
-
-    /// The handshake of `client`'s connection is over. `false` if there is one connection too many of an address that was
-    /// not known before.
-    pub(crate) fn established(&self, slot: &mut Slot, client: Option<SocketAddr>) -> bool {
-        if let (Some(per_ip), Some(addr), false) = (&self.per_ip, client, slot.has_ip()) {
-            match per_ip.take(addr.ip()) {
-                Ok(of_ip) => slot.set_ip(of_ip),
-                Err(limit) => {
-                    self.hub.count_refusal(limit, client);
-                    return false;
-                }
-            }
-        }
-        slot.established();
-        true
-    }
-
-    /// For a session that is registered now: ends it if the shutdown may have looked at the sessions before.
-    pub(crate) fn admit(&self, session: &Session) {
-        let phase = *self.phase.borrow();
-        match phase {
-            Phase::Running => {}
-            Phase::Stopping => say_goodbye(session),
-            Phase::Cutting => session.abort_for(DisconnectReason::GoingAway),
-        }
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("phase", &*self.phase.borrow())
-            .field("slots", &self.slots)
-            .finish_non_exhaustive()
-    }
-}
-
-/// RFC 6455 §7.4.1: an endpoint is going away.
-const GOING_AWAY: u16 = 1001;
-
-/// Closes a session because its server stops.
-pub(crate) fn say_goodbye(session: &Session) {
-    session.start_close_with(DisconnectReason::GoingAway, Some((GOING_AWAY, ByteString::new())));
-}
 
 /// Where connections come from.
 pub(crate) trait Accept: Send + 'static {
@@ -289,18 +88,6 @@ fn serve<E: Endpoint>(
     Ok(())
 }
 
-/// Tells middlewares and handlers of an error that no session has; a panic of theirs goes no further.
-pub(crate) async fn report<E: Endpoint>(endpoint: &E, hub: &Hub, error: &Error) {
-    hub.count_error(error);
-    let told = catch_unwind_of(async {
-        if let Some(middleware) = hub.middleware() {
-            middleware.error(None, error).await;
-        }
-        endpoint.report(error).await;
-    });
-    drop(told.await);
-}
-
 /// A connection that ended before it was accepted: the next one may be fine.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -311,13 +98,17 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use storm_core::SessionOptions;
     use storm_core::middleware::MiddlewareChain;
+    use storm_core::{Hub, SessionOptions};
+    use tokio::sync::watch;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::proxied::Proxies;
+    use crate::slots::Slots;
 
     /// Fails as told, then never again.
     struct Failing {

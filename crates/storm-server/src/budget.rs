@@ -4,15 +4,10 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::Instant;
 
-use storm_core::Peer;
 use storm_core::metrics::HandshakeFailure;
-use storm_transport::Stream;
 use tracing::{Instrument, info_span};
 
-use crate::accept::{Endpoint, Phase, Shared};
-use crate::proxied::client_of;
-#[cfg(feature = "tls")]
-use crate::secure::secure;
+use crate::shared::{Phase, Shared};
 
 /// How handshakes end that make no session.
 pub(crate) struct Ended<'a> {
@@ -75,23 +70,6 @@ pub(crate) async fn within_budget<'a, T>(
         }
     }
     None
-}
-
-/// What comes before any protocol of ours: the PROXY header of a peer that must send one, then TLS.
-pub(crate) async fn prepare<'a, E: Endpoint>(
-    mut stream: Stream,
-    remote: Option<SocketAddr>,
-    shared: &'a Shared,
-    endpoint: &E,
-) -> Result<(Stream, Peer), Ended<'a>> {
-    let peer = Peer::from(client_of(&mut stream, remote, shared).await?);
-    #[cfg(feature = "tls")]
-    return secure(stream, peer, shared, endpoint).await;
-    #[cfg(not(feature = "tls"))]
-    {
-        let _ = endpoint;
-        Ok((stream, peer))
-    }
 }
 
 /// Completes when the budget is used up.

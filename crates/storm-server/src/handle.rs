@@ -18,7 +18,7 @@ use storm_transport::tls::TlsConfigError;
 use storm_transport::ws::Agreed;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::accept::{Phase, Serve, Shared, say_goodbye};
+use crate::shared::{Phase, Serve, Shared, say_goodbye};
 use crate::slots::Slot;
 
 /// A running server. Cloning is cheap; dropping every handle leaves the server running.

@@ -28,8 +28,8 @@ use storm_ws_proto::handshake::{Accept, OriginList, Reject, Request, Upgrade};
 use storm_ws_proto::http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
-use crate::accept::{Endpoint, Phase, Shared, report};
 use crate::budget::Ended;
+use crate::shared::{Endpoint, Phase, Shared, report};
 
 /// Any HTTP answer that ends the connection; the same type as [`Reject`].
 pub type HttpResponse = Reject;

@@ -20,15 +20,18 @@ mod handle;
 mod handshake;
 mod options;
 mod per_ip;
+mod prepare;
 mod proxied;
 #[cfg(feature = "tls")]
 mod secure;
+mod shared;
 #[cfg(feature = "signal")]
 mod signal;
 mod slots;
 mod stages;
 mod start;
 mod tcp;
+mod worker;
 mod workers;
 #[cfg(feature = "ws")]
 mod ws;

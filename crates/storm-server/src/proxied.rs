@@ -15,8 +15,6 @@ use storm_transport::Stream;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::accept::{Phase, Shared};
-
 /// Bytes looked at in one go: nearly every header is shorter.
 const PEEK: usize = 256;
 
@@ -48,17 +46,13 @@ impl Proxies {
 pub(crate) async fn client_of(
     stream: &mut Stream,
     remote: Option<SocketAddr>,
-    shared: &Shared,
+    proxies: &Proxies,
 ) -> Result<Option<SocketAddr>, HandshakeFailure> {
     let tcp = match stream {
-        Stream::Tcp(tcp) if shared.proxies.contains(remote) => tcp,
+        Stream::Tcp(tcp) if proxies.contains(remote) => tcp,
         _ => return Ok(remote),
     };
-    let header = tokio::select! {
-        header = read(tcp) => header,
-        () = shared.reached(Phase::Stopping) => return Err(HandshakeFailure::Stopping),
-    };
-    match header {
+    match read(tcp).await {
         Ok(ProxyHeader::Client { source, .. }) => Ok(Some(source)),
         Ok(_) => Ok(remote),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(HandshakeFailure::Malformed),

@@ -12,8 +12,8 @@ use storm_transport::Stream;
 use storm_transport::tls::{TlsAcceptor, TlsConfigError, TlsFailure, TlsOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::accept::{Endpoint, Phase, Shared, report};
 use crate::budget::Ended;
+use crate::shared::{Endpoint, Phase, Shared, report};
 
 /// How long the peer of a failed handshake has to read why: unread bytes of its own would turn the end into a reset, which may
 /// overtake the alert.

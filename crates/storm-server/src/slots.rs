@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 use crate::per_ip::IpSlot;
-use crate::workers::Assigned;
+use crate::worker::Assigned;
 
 /// Counts connections from accept to the end of their task, and says when there are none.
 #[derive(Debug)]

@@ -10,11 +10,13 @@ use storm_transport::{BindAddr, Families, Listener, Listening};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::accept::{Endpoint, Phase, Served, Shared, accept_loop};
+use crate::accept::accept_loop;
 use crate::per_ip::PerIp;
 use crate::proxied::Proxies;
+use crate::shared::{Endpoint, Phase, Served, Shared};
 use crate::slots::Slots;
-use crate::workers::{Idle, Worker, Workers};
+use crate::worker::Worker;
+use crate::workers::{Idle, Workers};
 use crate::{ServerHandle, ServerOptions, StartError};
 
 /// Binds every address, then accepts on all of them. An error leaves nothing behind.

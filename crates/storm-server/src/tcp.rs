@@ -14,10 +14,11 @@ use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, P
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
-use crate::accept::{Endpoint, Shared};
-use crate::budget::{prepare, within_budget};
+use crate::budget::within_budget;
 use crate::events::event_setters;
 use crate::options::option_setters;
+use crate::prepare::prepare;
+use crate::shared::{Endpoint, Shared};
 use crate::slots::Slot;
 use crate::stages::Stages;
 use crate::start::start;

@@ -12,10 +12,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::slots::{Slot, Slots};
+use crate::worker::Worker;
 
 /// How long the runtime a server was started in, when it shuts down, waits for the server's threads: as a rule as long as a
 /// handler takes to the next await.
@@ -36,17 +37,6 @@ pub(crate) struct Workers {
     cut: watch::Sender<bool>,
 }
 
-/// One worker.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    pub(crate) runtime: Handle,
-    connections: AtomicUsize,
-}
-
-/// A connection counted among those of its worker, until dropped.
-#[derive(Debug)]
-pub(crate) struct Assigned(Arc<Worker>);
-
 /// Runtimes that no thread runs yet.
 #[derive(Debug)]
 pub(crate) struct Idle(Vec<OwnRuntime>);
@@ -64,9 +54,7 @@ impl Workers {
     /// `count` workers, whose tasks do not run until [`start`](Self::start).
     pub(crate) fn new(count: usize) -> io::Result<(Arc<Self>, Idle)> {
         let runtimes: Vec<_> = (0..count).map(|_| OwnRuntime::new()).collect::<Result<_, _>>()?;
-        let worker = |runtime: &OwnRuntime| {
-            Arc::new(Worker { runtime: runtime.get().handle().clone(), connections: AtomicUsize::new(0) })
-        };
+        let worker = |runtime: &OwnRuntime| Worker::new(runtime.get().handle().clone());
         let workers = Self {
             workers: runtimes.iter().map(worker).collect(),
             next: AtomicUsize::new(0),
@@ -133,8 +121,7 @@ impl Workers {
         let from = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len();
         let (before, after) = self.workers.split_at(from);
         let in_turn = after.iter().chain(before);
-        let connections = |worker: &&Arc<Worker>| worker.connections.load(Ordering::Relaxed);
-        in_turn.min_by_key(connections).expect("there is at least one")
+        in_turn.min_by_key(|worker| worker.connections()).expect("there is at least one")
     }
 
     /// Keeps the threads until dropped, if the caller runs in one of them: it cannot wait for its own end.
@@ -165,20 +152,6 @@ impl Workers {
     fn is_here(&self) -> bool {
         let here = std::thread::current().id();
         self.threads.lock().iter().any(|thread| thread.thread().id() == here)
-    }
-}
-
-impl Worker {
-    /// Counts a connection.
-    pub(crate) fn assign(self: &Arc<Self>) -> Assigned {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        Assigned(self.clone())
-    }
-}
-
-impl Drop for Assigned {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -223,12 +196,10 @@ mod tests {
     #[tokio::test]
     async fn connections_go_where_the_fewest_are() {
         let (workers, _idle) = Workers::new(3).expect("runtimes");
-        let count = || -> Vec<_> {
-            workers.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).collect()
-        };
+        let count = || -> Vec<_> { workers.iter().map(|worker| worker.connections()).collect() };
         let mut assigned: Vec<_> = (0..9).map(|_| workers.least_busy().assign()).collect();
         assert_eq!(count(), [3, 3, 3]);
-        assigned.retain(|assigned| !Arc::ptr_eq(&assigned.0, &workers.workers[1]));
+        assigned.retain(|assigned| !Arc::ptr_eq(assigned.worker(), &workers.workers[1]));
         assert_eq!(count(), [3, 0, 3]);
         assigned.extend((0..3).map(|_| workers.least_busy().assign()));
         assert_eq!(count(), [3, 3, 3]);
@@ -240,7 +211,7 @@ mod tests {
     async fn equals_take_turns() {
         let (workers, _idle) = Workers::new(3).expect("runtimes");
         // Each is gone before the next comes.
-        let mut seen: Vec<_> = (0..3).map(|_| Arc::as_ptr(&workers.least_busy().assign().0)).collect();
+        let mut seen: Vec<_> = (0..3).map(|_| Arc::as_ptr(workers.least_busy().assign().worker())).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 3);

@@ -16,11 +16,12 @@ use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
-use crate::accept::{Endpoint, Shared};
-use crate::budget::{Ended, prepare, within_budget};
+use crate::budget::{Ended, within_budget};
 use crate::events::event_setters;
 use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
+use crate::prepare::prepare;
+use crate::shared::{Endpoint, Shared};
 use crate::slots::Slot;
 use crate::stages::Stages;
 use crate::start::start;
