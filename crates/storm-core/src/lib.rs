@@ -27,6 +27,7 @@
 //!
 //! Features: `metrics` adds the OpenTelemetry instruments, `tls` what a session says about its TLS.
 
+mod attempt;
 pub mod broadcast;
 pub mod buffer_pool;
 mod cork;

@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use crate::attempt::{self, Stage};
 use crate::cork::{self, Put};
-use crate::outbox::{Terms, Ticket};
-use crate::sending_with;
+use crate::outbox::Terms;
 use crate::{LatestKey, Message, SendError, SendOutcome, SendingWith, Session, SlowConsumerPolicy};
 
 /// The future of [`Session::send`].
@@ -20,19 +20,6 @@ pub struct Sending<'a> {
     stage: Stage,
     uncompressed: bool,
     message: Option<Message>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Not polled yet: the middleware has not seen the message.
-    Fresh,
-    /// The outbox was full once, and the connection task has had its chance to write since.
-    Yielded,
-    /// In line for room.
-    Waiting(Ticket),
-    /// There is no message: what was to be a text was none.
-    NotUtf8,
-    Done,
 }
 
 impl<'a> Sending<'a> {
@@ -113,13 +100,13 @@ impl Sending<'_> {
         let policy = self.session.0.hub.options().slow_consumer_policy;
         let droppable = policy == SlowConsumerPolicy::DropOldest;
         let terms = Terms { droppable, key: None, uncompressed: self.uncompressed };
-        sending_with::poll(self.session, &mut self.stage, &mut self.message, policy, &terms, cx)
+        attempt::poll(self.session, &mut self.stage, &mut self.message, policy, &terms, cx)
     }
 }
 
 impl Drop for Sending<'_> {
     #[inline]
     fn drop(&mut self) {
-        sending_with::give_up_place(self.session, &mut self.stage);
+        attempt::give_up_place(self.session, &mut self.stage);
     }
 }

@@ -15,6 +15,7 @@
 //! | [`framed`] | framed TCP as a protocol |
 //! | [`mod@connect`] | connecting sockets |
 //! | `ws` | WebSocket as a protocol (feature `ws`) |
+//! | [`transport`] | what the loop asks of a stream |
 //! | [`stream`] | the kinds of stream |
 //! | [`shared_tcp`] | TCP sockets that broadcasts write to, too |
 //! | [`listener`] | listening sockets and the addresses they bind |
@@ -31,6 +32,7 @@ pub mod socket;
 pub mod stream;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod transport;
 #[cfg(feature = "ws")]
 pub mod ws;
 
@@ -41,8 +43,9 @@ pub use listener::{BindAddr, Families, Listener, Listening, OpenListener, SPREAD
 pub use protocol::{End, Protocol};
 pub use shared_tcp::TcpWriter;
 pub use socket::{KeepAlive, SocketOptions};
-pub use stream::{Link, Stream, Transport};
+pub use stream::{Link, Stream};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTlsOptions, TlsOptions};
+pub use transport::Transport;
 #[cfg(feature = "ws")]
 pub use ws::{WsOptions, WsProtocol, WsSession};

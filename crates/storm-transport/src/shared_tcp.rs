@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::stream::{Transport, reset_on_drop};
+use crate::transport::{Transport, reset_on_drop};
 
 /// The connection's end.
 #[derive(Debug)]

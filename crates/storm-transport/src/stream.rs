@@ -5,8 +5,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use socket2::SockRef;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -14,23 +12,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 
 use crate::shared_tcp::{SharedTcp, TcpWriter};
-
-/// A stream the connection loop can run over.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Has the coming drop end the connection as a reset, where the transport knows such a thing.
-    fn reset_on_drop(&mut self) {}
-
-    /// Pending if a read would be, and then the task is woken when it would not. Ready if it cannot be told without one.
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let _ = cx;
-        Poll::Ready(())
-    }
-
-    /// How many of the bytes it has taken it may not have passed on yet, at most.
-    fn held_back(&self) -> usize {
-        0
-    }
-}
+use crate::transport::Transport;
 
 /// A stream of any kind a server or client runs over.
 pub type Stream = AnyStream<TcpStream>;
@@ -146,17 +128,6 @@ impl<T: std::fmt::Debug> std::fmt::Debug for AnyStream<T> {
 pub struct Foreign<S>(pub S);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Foreign<S> {}
-
-impl Transport for TcpStream {
-    fn reset_on_drop(&mut self) {
-        reset_on_drop(self);
-    }
-}
-
-pub(crate) fn reset_on_drop(tcp: &TcpStream) {
-    // Best effort: a socket that refuses is gone already.
-    drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
-}
 
 impl<T: Transport> Transport for AnyStream<T> {
     fn reset_on_drop(&mut self) {

@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use crate::deflate::Inflater;
 use crate::error::ProtocolError;
 use crate::message::{Message, MessageKind};
-use crate::receiver::Inflater;
 use crate::utf8::Utf8Check;
 
 /// A message that is still arriving.

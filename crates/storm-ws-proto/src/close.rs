@@ -1,19 +1,6 @@
-//! Close codes and the payload of a close frame (RFC 6455 §5.5.1, §7.4).
-//!
-//! Owns: which codes may stand on the wire.
-//! In:   the payload of a received close frame; a code and reason to send.
-//! Out:  a checked code and reason, or the rule that was broken.
-//! Not here: who closes when (`receiver` ends after a close, `sender` refuses more).
+//! Close codes (RFC 6455 §7.4): which may stand on the wire.
 
 use std::fmt;
-
-use bytes::{Buf, Bytes};
-use bytestring::ByteString;
-
-use crate::error::ProtocolError;
-
-/// Longest close reason in bytes: a control payload of 125 less the two bytes of the code.
-pub(crate) const MAX_REASON: usize = 123;
 
 /// A close code that is allowed on the wire.
 ///
@@ -74,37 +61,6 @@ impl fmt::Display for CloseCode {
     }
 }
 
-/// What a close frame said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CloseFrame {
-    /// Why the sender closes.
-    pub code: CloseCode,
-    /// Text for a log, often empty.
-    pub reason: ByteString,
-}
-
-impl CloseFrame {
-    /// Reads the payload of a close frame; an empty one has no code.
-    pub(crate) fn parse(mut payload: Bytes) -> Result<Option<Self>, ProtocolError> {
-        if payload.is_empty() {
-            return Ok(None);
-        }
-        // RFC 6455 §5.5.1: a body starts with a two-byte code.
-        if payload.len() == 1 {
-            return Err(ProtocolError::CloseTooShort);
-        }
-        let code = payload.get_u16();
-        let code = CloseCode::new(code).ok_or(ProtocolError::InvalidCloseCode { code })?;
-        let reason = ByteString::try_from(payload).map_err(|_| ProtocolError::InvalidCloseReason)?;
-        Ok(Some(Self { code, reason }))
-    }
-}
-
-/// The longest start of `reason` that fits a close frame and ends between characters.
-pub(crate) fn fit_reason(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(MAX_REASON)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,23 +70,5 @@ mod tests {
         let allowed: Vec<u16> = (0..=u16::MAX).filter(|&code| CloseCode::new(code).is_some()).collect();
         let expected: Vec<u16> = (1000..=1003).chain(1007..=1014).chain(3000..=4999).collect();
         assert_eq!(allowed, expected);
-    }
-
-    #[test]
-    fn payloads() {
-        let parse = |bytes: &'static [u8]| CloseFrame::parse(Bytes::from_static(bytes));
-        assert_eq!(parse(b""), Ok(None));
-        assert_eq!(parse(b"\x03"), Err(ProtocolError::CloseTooShort));
-        assert_eq!(parse(b"\x03\xEE"), Err(ProtocolError::InvalidCloseCode { code: 1006 }));
-        assert_eq!(parse(b"\x03\xE8\xC0\x80"), Err(ProtocolError::InvalidCloseReason));
-        let frame = CloseFrame { code: CloseCode::NORMAL, reason: "bye".into() };
-        assert_eq!(parse(b"\x03\xE8bye"), Ok(Some(frame)));
-    }
-
-    #[test]
-    fn long_reasons_end_between_characters() {
-        assert_eq!(fit_reason(&"a".repeat(200)).len(), 123);
-        assert_eq!(fit_reason(&"é".repeat(100)).len(), 122);
-        assert_eq!(fit_reason("short"), "short");
     }
 }

@@ -38,10 +38,9 @@
 
 mod assembler;
 mod close;
-#[cfg(feature = "deflate")]
+mod close_frame;
+#[cfg_attr(not(feature = "deflate"), path = "deflate_off.rs")]
 mod deflate;
-#[cfg(not(feature = "deflate"))]
-mod deflate_off;
 mod error;
 mod extension;
 mod frame;
@@ -60,7 +59,8 @@ mod shared;
 mod utf8;
 mod wire;
 
-pub use close::{CloseCode, CloseFrame};
+pub use close::CloseCode;
+pub use close_frame::CloseFrame;
 #[cfg(feature = "deflate")]
 pub use deflate::{DeflateOptions, DeflateParams};
 pub use error::ProtocolError;

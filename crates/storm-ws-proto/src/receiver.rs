@@ -8,11 +8,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::assembler::{Assembler, text};
-use crate::close::CloseFrame;
-#[cfg(feature = "deflate")]
-pub(crate) use crate::deflate::Inflater;
-#[cfg(not(feature = "deflate"))]
-pub(crate) use crate::deflate_off::Inflater;
+use crate::close_frame::CloseFrame;
+use crate::deflate::Inflater;
 use crate::error::ProtocolError;
 use crate::frame::{FrameHead, FrameStart, Opcode};
 use crate::limits::Limits;

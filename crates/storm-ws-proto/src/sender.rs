@@ -9,11 +9,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::close::{CloseCode, fit_reason};
-#[cfg(feature = "deflate")]
+use crate::close::CloseCode;
+use crate::close_frame::fit_reason;
 use crate::deflate::Deflater;
-#[cfg(not(feature = "deflate"))]
-use crate::deflate_off::Deflater;
 use crate::frame::{FrameHead, MAX_CONTROL, MAX_HEAD, Opcode, plain_head};
 use crate::mask::{self, MaskSource};
 use crate::message::MessageKind;

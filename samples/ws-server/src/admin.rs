@@ -7,7 +7,7 @@ use stormsocket::{CloseCode, DisconnectReason, Hub, Session, SessionKey};
 use subtle::ConstantTimeEq;
 
 use crate::fields::{Attempt, MAX_TOKEN};
-use crate::protocol::Refusal;
+use crate::refusal::Refusal;
 
 /// Where the token is taken from.
 pub(crate) const VARIABLE: &str = "ADMIN_TOKEN";

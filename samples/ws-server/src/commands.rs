@@ -12,7 +12,8 @@ use stormsocket::{
 use crate::admin::{self, Token};
 use crate::fields::{RoomName, Text};
 use crate::names::{Names, name_of};
-use crate::protocol::{Command, Event, Refusal};
+use crate::protocol::{Command, Event};
+use crate::refusal::Refusal;
 use crate::rooms;
 use crate::stats::{self, MAX_ROWS, Stats};
 use crate::terminal::Printer;
@@ -53,7 +54,7 @@ impl WsHandler for Handlers {
         let enough = matches!(done, Err(Refusal::WrongToken { left: 0 }));
         let answer = match done {
             Ok(answer) => answer,
-            Err(refusal) => Some(refusal.to_json()),
+            Err(refusal) => Some(Event::refused(&refusal)),
         };
         if let Some(answer) = answer {
             session.send_text(answer).await?;

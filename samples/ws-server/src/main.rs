@@ -17,6 +17,7 @@ mod logging;
 mod names;
 mod page;
 mod protocol;
+mod refusal;
 mod rooms;
 mod stats;
 mod terminal;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use stormsocket::{Session, SessionId, SessionKey};
 
 use crate::fields::Name;
-use crate::protocol::Refusal;
+use crate::refusal::Refusal;
 
 static NAME: SessionKey<Arc<str>> = SessionKey::new("name");
 

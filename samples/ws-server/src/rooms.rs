@@ -6,7 +6,7 @@ use serde::Serialize;
 use stormsocket::{Hub, Session};
 
 use crate::fields::RoomName;
-use crate::protocol::Refusal;
+use crate::refusal::Refusal;
 
 /// Rooms a session may be in at a time. With the limit on connections it bounds how many rooms there are.
 pub(crate) const MAX_ROOMS: usize = 16;

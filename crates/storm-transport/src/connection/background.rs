@@ -10,7 +10,7 @@ use storm_core::metrics::Ending;
 
 use super::{Connection, Stage};
 use crate::protocol::Protocol;
-use crate::stream::Transport;
+use crate::transport::Transport;
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
     /// Everything that need not wait for the foreground. Registers the task for whatever comes next; ready when the

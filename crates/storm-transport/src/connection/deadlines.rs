@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Connection, Stage, timers};
 use crate::protocol::Protocol;
-use crate::stream::Transport;
+use crate::transport::Transport;
 
 /// Deadlines of the loop itself, and a timer for those and the protocol's.
 #[derive(Debug)]

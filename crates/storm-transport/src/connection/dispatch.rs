@@ -17,7 +17,7 @@ use storm_core::{BoxError, ConnectionState, Events, Handled, MessageRef};
 use super::read::Fill;
 use super::{Connection, Handlers};
 use crate::protocol::{End, Look, Protocol};
-use crate::stream::Transport;
+use crate::transport::Transport;
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
     /// From connected until there is nothing more to dispatch.

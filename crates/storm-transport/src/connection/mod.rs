@@ -38,7 +38,7 @@ use storm_core::outbox::SendQueue;
 use storm_core::{BoxError, DisconnectReason, Error, ErrorKind, Events, SendError, Session};
 
 use crate::protocol::{End, Parts, Protocol};
-use crate::stream::Transport;
+use crate::transport::Transport;
 use deadlines::Deadlines;
 use inbox::Inbox;
 

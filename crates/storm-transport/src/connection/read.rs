@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 
 use super::{Connection, Stage};
 use crate::protocol::{Parts, Protocol};
-use crate::stream::Transport;
+use crate::transport::Transport;
 
 /// Room for one read. A kernel receive buffer of the default size fits in, and a message of 64 KiB with its head.
 const CHUNK: usize = 65 * 1024;

@@ -7,10 +7,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-#[cfg(feature = "deflate")]
 use crate::deflate::DeflateOptions;
-#[cfg(not(feature = "deflate"))]
-use crate::deflate_off::DeflateOptions;
 use crate::extension::{self, Extension};
 
 /// The elements of a comma-separated list over all its header lines, without their spaces.

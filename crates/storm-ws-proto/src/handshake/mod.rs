@@ -9,13 +9,15 @@
 mod client;
 mod headers;
 mod origin;
+mod reject;
 mod request;
 mod response;
 
 pub use client::{ClientHandshake, ClientRequest, Connected, RequestError, ResponseError};
 pub use origin::{InvalidOrigin, OriginList};
+pub use reject::{AnswerError, Reject};
 pub use request::{HandshakeError, Request, RequestReader, Upgrade};
-pub use response::{Accept, Accepted, AnswerError, Reject};
+pub use response::{Accept, Accepted};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -12,7 +12,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Uri};
 
 use super::headers::{self, Count};
-use super::response::Reject;
+use super::reject::Reject;
 use super::{HeadLimits, HeadScanner, accept_key};
 use crate::extension::{Extension, is_token};
 

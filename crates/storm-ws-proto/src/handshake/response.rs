@@ -1,64 +1,19 @@
-//! What a server answers to an upgrade request (RFC 6455 §4.2.2).
+//! How a server accepts an upgrade request (RFC 6455 §4.2.2).
 //!
-//! Owns: the bytes of the 101 and of every refusal.
-//! In:   the application's choice of subprotocol, headers, status and body.
+//! Owns: the bytes of the 101.
+//! In:   the application's choice of subprotocol and headers.
 //! Out:  a whole response; nothing the application hands in can add lines to it.
-//! Not here: what a request must look like (`request`).
+//! Not here: what a request must look like (`request`), any other answer (`reject`).
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::headers::{self, Deflate};
+use super::reject::{AnswerError, add_header};
 use super::request::Upgrade;
 #[cfg(feature = "deflate")]
 use crate::{DeflateOptions, DeflateParams};
-
-/// Our own caller asked for an answer that must not be sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AnswerError {
-    /// A subprotocol the client did not offer (RFC 6455 §4.2.2).
-    #[error("subprotocol `{protocol}` was not offered")]
-    ProtocolNotOffered {
-        /// The subprotocol chosen.
-        protocol: String,
-    },
-    /// A header name or value with characters that may not be there, such as line breaks.
-    #[error("header `{name}` is not valid")]
-    InvalidHeader {
-        /// The name as given.
-        name: String,
-    },
-    /// A header the handshake writes itself.
-    #[error("header {name} is written by the handshake")]
-    ReservedHeader {
-        /// The name in lower case.
-        name: HeaderName,
-    },
-    /// A reason phrase with characters that may not be there, such as line breaks.
-    #[error("reason phrase is not valid")]
-    InvalidReason,
-}
-
-/// An answer that cannot be sent becomes one that says so to nobody: 500 without a word.
-impl From<AnswerError> for Reject {
-    fn from(_: AnswerError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR)
-    }
-}
-
-/// Adds a header of the application's to an answer.
-fn add_header(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Result<(), AnswerError> {
-    let invalid = || AnswerError::InvalidHeader { name: name.to_owned() };
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
-    let value = HeaderValue::from_bytes(value).map_err(|_| invalid())?;
-    if headers::is_reserved(&parsed) {
-        return Err(AnswerError::ReservedHeader { name: parsed });
-    }
-    headers.try_append(parsed, value).map_err(|_| invalid())?;
-    Ok(())
-}
 
 /// How to accept an upgrade.
 #[derive(Debug, Clone, Default)]
@@ -179,110 +134,5 @@ impl Upgrade {
             #[cfg(feature = "deflate")]
             deflate,
         })
-    }
-}
-
-/// A final HTTP answer, after which the connection is closed.
-///
-/// ```
-/// use storm_ws_proto::handshake::Reject;
-/// use storm_ws_proto::http::StatusCode;
-///
-/// let answer = Reject::new(StatusCode::UNAUTHORIZED)
-///     .header("WWW-Authenticate", "Bearer")?
-///     .text("who are you?");
-/// assert!(answer.to_bytes().starts_with(b"HTTP/1.1 401 Unauthorized\r\n"));
-/// assert!(answer.reason("no\r\nSet-Cookie: a=b").is_err());
-/// # Ok::<(), storm_ws_proto::handshake::AnswerError>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reject {
-    status: StatusCode,
-    reason: Option<String>,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Reject {
-    /// An answer with this status and its standard reason, without a body. Also serves as the answer to
-    /// a plain request: a status of 200 is fine. One below 200 is not final and becomes 500.
-    #[must_use]
-    pub fn new(status: StatusCode) -> Self {
-        let status = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
-        Self { status, reason: None, headers: HeaderMap::new(), body: Bytes::new() }
-    }
-
-    /// Replaces the reason phrase.
-    ///
-    /// # Errors
-    /// [`AnswerError::InvalidReason`] for anything but printable ASCII, spaces and tabs.
-    pub fn reason(mut self, reason: &str) -> Result<Self, AnswerError> {
-        if !reason.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)) {
-            return Err(AnswerError::InvalidReason);
-        }
-        self.reason = Some(reason.to_owned());
-        Ok(self)
-    }
-
-    /// Adds a header.
-    ///
-    /// # Errors
-    /// [`AnswerError::InvalidHeader`], [`AnswerError::ReservedHeader`].
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, AnswerError> {
-        add_header(&mut self.headers, name, value.as_ref())?;
-        Ok(self)
-    }
-
-    /// Sets the body; its type is a header of the caller's.
-    #[must_use]
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    /// Sets a body of plain text.
-    #[must_use]
-    pub fn text(self, body: &str) -> Self {
-        self.fixed(header::CONTENT_TYPE, "text/plain; charset=utf-8").body(body.to_owned())
-    }
-
-    /// Sets a header whose value is ours.
-    pub(super) fn fixed(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
-        self
-    }
-
-    /// The status.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// The whole response, with `Content-Length` and `Connection: close`.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        let mut out = Vec::with_capacity(256 + self.body.len());
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(self.status.as_str().as_bytes());
-        out.push(b' ');
-        let reason = self.reason.as_deref().or(self.status.canonical_reason()).unwrap_or_default();
-        out.extend_from_slice(reason.as_bytes());
-        out.extend_from_slice(b"\r\n");
-        for (name, value) in &self.headers {
-            headers::write(&mut out, name.as_str(), value.as_bytes());
-        }
-        // RFC 9110 §8.6, §6.4.1: these two have neither a length nor a body.
-        let bodiless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if !bodiless {
-            headers::write(&mut out, "content-length", self.body.len().to_string().as_bytes());
-        }
-        // RFC 9110 §7.8: `Upgrade` is a hop-by-hop header and must be named in `Connection`.
-        let upgrade = self.headers.contains_key(header::UPGRADE);
-        headers::write(&mut out, "connection", if upgrade { b"upgrade, close" } else { b"close" });
-        out.extend_from_slice(b"\r\n");
-        if !bodiless {
-            out.extend_from_slice(&self.body);
-        }
-        out.into()
     }
 }
