@@ -460,7 +460,13 @@ impl Session {
     /// Sends a control message, if the protocol has any: at once or not at all, whatever the policy. Returns whether it
     /// was taken: not if the session is closing, nor, except for a pong, if the outbox is full.
     pub fn control(&self, control: Control) -> bool {
-        self.outbox().control(control)
+        self.outbox().control(control, false)
+    }
+
+    /// As [`control`](Self::control), however full the outbox is: for what tells a slow peer from a dead one. The caller bounds how
+    /// many there may be.
+    pub fn control_when_full(&self, control: Control) -> bool {
+        self.outbox().control(control, true)
     }
 
     /// Joins a group, which comes to be if it does not exist. Once the session has ended this does nothing.

@@ -103,6 +103,33 @@ async fn a_dead_peer_is_found_although_the_send_buffer_is_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_all_the_time_is_not_dead_although_the_send_buffer_is_full() {
+    for role in [Role::Server, Role::Client] {
+        let (handler, _observed) = observer();
+        let mut options = SessionOptions::default();
+        options.max_pending_send_bytes = Some(16 * SHARE_FROM);
+        let (session, mut peer, running) = piped(&hub(options), role, &beating(15, 3), 1000, handler);
+        let began = Instant::now();
+        let sender = session.clone();
+        let sending = tokio::spawn(async move { while sender.send(vec![0; SHARE_FROM]).await.is_ok() {} });
+        let mut pings = 0;
+        while began.elapsed() < 150 * SECOND {
+            let frame = peer.frame().await;
+            if frame.first == 0x89 {
+                pings += 1;
+                peer.send(0x8A, &frame.payload).await;
+            }
+            // Sixteen messages are two seconds, and the outbox never stays below its limit for long.
+            sleep(SECOND / 8).await;
+        }
+        assert_eq!((pings, session.disconnect_reason()), (9, None));
+        session.abort();
+        assert_eq!(running.await.unwrap(), DisconnectReason::Aborted);
+        sending.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn ticks_do_not_count_while_our_handler_keeps_us_from_reading() {
     let gate = Arc::new(Semaphore::new(0));
     let mut options = SessionOptions::default();

@@ -495,9 +495,10 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.waiters.get_or_insert_default().wait_for_close(waker);
     }
 
-    pub(crate) fn control(&mut self, control: Control) -> bool {
+    /// Queues `control`, if there is room, or if `needs_no_room`: then the caller bounds how many there may be.
+    pub(crate) fn control(&mut self, control: Control, needs_no_room: bool) -> bool {
         // A pong takes no room: the encoder holds back the newest one and sends no other.
-        let has_room = matches!(control, Control::Pong(_)) || !self.is_backpressured();
+        let has_room = needs_no_room || matches!(control, Control::Pong(_)) || !self.is_backpressured();
         if self.phase != Phase::Open || !has_room {
             return false;
         }

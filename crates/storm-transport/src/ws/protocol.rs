@@ -265,8 +265,10 @@ impl Protocol for WsProtocol {
         match self.0.heartbeat.handle_timeout(now, reading) {
             HeartbeatAction::None => {}
             HeartbeatAction::Ping(payload) => {
-                // With a full outbox there is no ping, but the tick has counted.
-                let _ = session.control(Control::Ping(Bytes::copy_from_slice(&payload)));
+                let ping = Control::Ping(Bytes::copy_from_slice(&payload));
+                // A tick that counts pings, however much waits before it: else a peer that reads as fast as it can would be taken
+                // for dead. Of these there are `max_missed_pongs` at most; others give way to a full outbox.
+                let _ = if reading { session.control_when_full(ping) } else { session.control(ping) };
             }
             HeartbeatAction::Dead => return Err(DisconnectReason::HeartbeatTimeout),
         }
