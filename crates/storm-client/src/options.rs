@@ -233,9 +233,8 @@ pub enum ConnectError {
     #[cfg(feature = "ws")]
     #[error("the request is not valid")]
     Request(#[from] storm_ws_proto::handshake::RequestError),
-    /// The hook before the attempt panicked.
-    #[cfg(feature = "ws")]
-    #[error("the hook before the attempt panicked")]
+    /// The hook before the attempt panicked, or the resolver.
+    #[error("the hook before the attempt, or the resolver, panicked")]
     Panic(#[source] storm_core::error::PanicMessage),
     /// The server did not agree to the upgrade, or not in a valid way.
     #[cfg(feature = "ws")]
@@ -298,7 +297,6 @@ impl ConnectError {
             }
             #[cfg(feature = "ws")]
             Self::Request(_) => false,
-            #[cfg(feature = "ws")]
             Self::Panic(_) => true,
             #[cfg(feature = "ws")]
             Self::Refused { error, .. } => matches!(
@@ -326,7 +324,8 @@ impl ConnectError {
             #[cfg(feature = "tls")]
             Self::TlsConfig(_) | Self::Tls(_) => false,
             #[cfg(feature = "ws")]
-            Self::Request(_) | Self::Panic(_) | Self::Refused { .. } => false,
+            Self::Request(_) | Self::Refused { .. } => false,
+            Self::Panic(_) => false,
             Self::TimedOut(_) => true,
             Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => is_expected(error),
             Self::Proxy(error) => error.is_target_unreachable(),

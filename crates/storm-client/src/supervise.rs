@@ -121,12 +121,14 @@ impl Shared {
     }
 }
 
-/// Opens a connection within the budget, and publishes its session.
+/// Opens a connection within the budget, and publishes its session. Hooks and resolvers run in here, and may panic.
 async fn open<E: Endpoint>(endpoint: &E, shared: &Shared, attempt: u32) -> Result<E::Ready, ConnectError> {
     let budget = shared.options.connect_timeout;
-    let ready = tokio::time::timeout(budget, endpoint.open(shared, attempt))
+    let opening = catch_unwind_of(endpoint.open(shared, attempt));
+    let ready = tokio::time::timeout(budget, opening)
         .await
-        .map_err(|_| ConnectError::TimedOut(budget))??;
+        .map_err(|_| ConnectError::TimedOut(budget))?
+        .map_err(ConnectError::Panic)??;
     let session = E::session(&ready);
     // Published before the look: a disconnect sees this session, or is seen here.
     shared.current.lock().session = Some(session.clone());

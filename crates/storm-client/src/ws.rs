@@ -8,7 +8,6 @@ use bytes::BytesMut;
 use storm_core::events::{
     Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
 };
-use storm_core::isolation::catch_unwind_of;
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
 use storm_core::{
@@ -340,8 +339,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     async fn open(&self, shared: &Shared, attempt: u32) -> Result<Self::Ready, ConnectError> {
         let mut request = self.request.clone();
         if let Some(before_connect) = &self.before_connect {
-            let hook = catch_unwind_of(async { before_connect(attempt, request).await });
-            request = hook.await.map_err(ConnectError::Panic)??;
+            request = before_connect(attempt, request).await?;
         }
         let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]

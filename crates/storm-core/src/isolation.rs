@@ -39,6 +39,6 @@ impl<F: Future> Future for CatchUnwind<F> {
 
 /// Calls `user`; a panic in it is a value. As for what it borrows, see [`catch_unwind_of`].
 #[inline]
-pub(crate) fn catch_unwind_in<R>(user: impl FnOnce() -> R) -> Result<R, PanicMessage> {
+pub fn catch_unwind_in<R>(user: impl FnOnce() -> R) -> Result<R, PanicMessage> {
     catch_unwind(AssertUnwindSafe(user)).map_err(|payload| PanicMessage::from_payload(payload.as_ref()))
 }

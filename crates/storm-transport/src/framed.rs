@@ -49,6 +49,11 @@ fn blamed<R>(panicked: &Cell<bool>, framer: impl FnOnce() -> R) -> R {
 #[error("the framer returned a message without taking a byte")]
 pub struct NoProgress;
 
+/// A framer located a message that is not in the buffer.
+#[derive(Debug, thiserror::Error)]
+#[error("the framer located a message that is not in the buffer")]
+pub struct NotThere;
+
 /// What the framer made of `wire`, which held `before` bytes.
 #[inline(always)]
 fn checked(
@@ -66,6 +71,11 @@ fn checked(
 #[cold]
 fn no_progress() -> End {
     End::violation(DisconnectReason::ProtocolError, NoProgress, None)
+}
+
+#[cold]
+fn not_there() -> End {
+    End::violation(DisconnectReason::ProtocolError, NotThere, None)
 }
 
 #[cold]
@@ -102,13 +112,13 @@ impl<F: MessageFramer> Protocol for Framed<F> {
         loop {
             let rest = &seen.wire[seen.bytes..];
             let Some(located) = blamed(&self.panicked, || self.framer.locate(rest)) else { break };
-            let Some(payload) = rest.get(located.payload.clone()).filter(|_| located.len <= rest.len())
-            else {
-                return Err(no_progress());
-            };
             if located.len == 0 {
                 return Err(no_progress());
             }
+            let message = rest.get(..located.len);
+            let Some(payload) = message.and_then(|message| message.get(located.payload.clone())) else {
+                return Err(not_there());
+            };
             seen.bytes += located.len;
             match look(MessageRef::Binary(payload)) {
                 Look::Done => {}

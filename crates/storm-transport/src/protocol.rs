@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use storm_core::error::PanicMessage;
 use storm_core::{BoxError, DisconnectReason, MessageRef, Session};
 
 /// The receive half of a protocol, without I/O or clock. (The send half is [`storm_core::outbox::Encode`].)
@@ -163,6 +164,11 @@ impl End {
 
     pub(crate) fn is_goodbye(&self) -> bool {
         self.0.error.is_none()
+    }
+
+    /// The panic that is the reason, if it is one.
+    pub(crate) fn into_panic(self) -> Option<PanicMessage> {
+        self.0.error?.downcast().ok().map(|panic| *panic)
     }
 
     pub(crate) fn into_parts(self) -> Parts {

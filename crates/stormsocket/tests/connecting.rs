@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use stormsocket::{
-    AddressesFailed, ConnectError, DelimiterFramer, ReconnectOptions, Session, TcpClient, WsClient, WsServer,
+    AddressesFailed, ConnectError, ConnectionState, DelimiterFramer, ErrorKind, ReconnectOptions, SendError,
+    Session, TcpClient, WsClient, WsServer,
 };
 use support::*;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -174,6 +175,46 @@ async fn a_name_that_does_not_resolve_is_the_resolvers_error() {
         };
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_resolver_that_panics_fails_its_attempt_and_no_more() {
+    let resolver = |_, _| async { panic!("no such luck") };
+    let client = TcpClient::new("some.test:80").resolver(resolver).connect();
+    let error = soon(client).await.expect_err("no address");
+    assert!(matches!(&error, ConnectError::Panic(panic) if panic.to_string().contains("luck")), "{error:?}");
+
+    let (recorder, mut log) = recorder();
+    let server = local_server().start().await.expect("it starts");
+    let (addr, asked) = (addr_of(&server), AtomicUsize::new(0));
+    let client = TcpClient::new("some.test:80")
+        .resolver(move |_, _| {
+            let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                assert!(first, "once is enough");
+                Ok(vec![addr])
+            }
+        })
+        .reconnect(
+            ReconnectOptions::default()
+                .delay(Duration::from_millis(1))
+                .max_attempts(2)
+                .max_queued_bytes(1024),
+        )
+        .handler(recorder)
+        .connect();
+    let client = soon(client).await.expect("it connects");
+    log.connected().await.abort();
+    log.disconnected().await;
+    // Waits for a connection there will not be.
+    let queued = soon(client.send("x")).await;
+    assert!(matches!(queued, Err(SendError::Closed(_))), "{queued:?}");
+    for _ in 0..2 {
+        assert_eq!(log.error().await, ErrorKind::Connect);
+    }
+    soon(client.closed()).await;
+    assert_eq!(client.state(), ConnectionState::Closed);
+    stop(&server).await;
 }
 
 #[tokio::test]

@@ -168,9 +168,14 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             self.driver.end_after_panic(self.protocol.reason_of_panic());
             Box::pin(self.report_isolated(events, seen, panic)).await;
         }
-        if catch_unwind_of(self.wind_down()).await.is_err() {
+        if let Err(panic) = catch_unwind_of(self.wind_down()).await {
             // Only a protocol's own code can bring this about; the transport goes either way.
             self.over(DisconnectReason::ProtocolError, true);
+            Box::pin(self.report_isolated(events, seen, panic)).await;
+        }
+        // Whatever else the peer has said since the close began is nobody's concern any more.
+        if let Some(panic) = self.rare.as_mut().and_then(|rare| rare.end.take()?.into_panic()) {
+            Box::pin(self.report_isolated(events, seen, panic)).await;
         }
         self.count_received();
         let reason = self.driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
@@ -212,7 +217,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         self.deaf = true;
         self.session().start_close_with(reason, goodbye);
         if let Some(error) = error {
-            self.report(events, seen, &Error::new(ErrorKind::Protocol, error)).await;
+            let kind = kind_of(&error, ErrorKind::Protocol);
+            self.report(events, seen, &Error::new(kind, error)).await;
         }
     }
 
@@ -244,7 +250,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         for error in errors {
             // A send to a peer that has just gone is an end, and ends are reasons; a hook's panic is reported by itself.
             if !matches!(error.downcast_ref(), Some(SendError::Closed(_) | SendError::Panicked)) {
-                let kind = if error.is::<PanicMessage>() { ErrorKind::Panic } else { ErrorKind::Handler };
+                let kind = kind_of(&error, ErrorKind::Handler);
                 self.report(events, seen, &Error::new(kind, error)).await;
             }
         }
@@ -357,4 +363,9 @@ impl<T, P: Protocol> std::fmt::Debug for Connection<T, P> {
             .field("stage", &self.stage)
             .finish()
     }
+}
+
+/// What `error` is to be reported as, unless it is a panic.
+fn kind_of(error: &BoxError, usual: ErrorKind) -> ErrorKind {
+    if error.is::<PanicMessage>() { ErrorKind::Panic } else { usual }
 }

@@ -7,10 +7,11 @@ use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
+use storm_core::isolation::catch_unwind_in;
 use tokio::io::AsyncReadExt;
 
 use super::{Connection, Stage};
-use crate::protocol::{Parts, Protocol};
+use crate::protocol::{End, Parts, Protocol};
 use crate::transport::Transport;
 
 /// Room for one read. A kernel receive buffer of the default size fits in, and a message of 64 KiB with its head.
@@ -165,9 +166,16 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         self.rare.as_ref().is_some_and(|rare| rare.end.is_some())
     }
 
+    /// The next message, of a protocol whose panic is to interrupt nothing else.
+    fn receive_caught(&mut self) -> Result<Option<P::Message>, End> {
+        let receive = || self.protocol.receive(self.inbox.buffer(), self.driver.session());
+        catch_unwind_in(receive)
+            .unwrap_or_else(|panic| Err(End::violation(self.protocol.reason_of_panic(), panic, None)))
+    }
+
     fn receive_ahead(&mut self) {
         while self.may_read_ahead() {
-            match self.protocol.receive(self.inbox.buffer(), self.driver.session()) {
+            match self.receive_caught() {
                 Ok(Some(message)) => {
                     let rare = self.rare.get_or_insert_default();
                     rare.bytes += P::size(&message);
@@ -193,7 +201,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             }
             if !self.deaf && !self.has_end() {
                 loop {
-                    match self.protocol.receive(self.inbox.buffer(), self.driver.session()) {
+                    match self.receive_caught() {
                         Ok(Some(_)) => {}
                         Ok(None) => break,
                         Err(end) => {
