@@ -233,6 +233,10 @@ pub enum ConnectError {
     #[cfg(feature = "ws")]
     #[error("the request is not valid")]
     Request(#[from] storm_ws_proto::handshake::RequestError),
+    /// The hook before the attempt failed. (An error that says the request is not valid is a `Request`.)
+    #[cfg(feature = "ws")]
+    #[error("the hook before the attempt failed")]
+    Hook(#[source] storm_core::BoxError),
     /// The hook before the attempt panicked, or the resolver.
     #[error("the hook before the attempt, or the resolver, panicked")]
     Panic(#[source] storm_core::error::PanicMessage),
@@ -297,6 +301,8 @@ impl ConnectError {
             }
             #[cfg(feature = "ws")]
             Self::Request(_) => false,
+            #[cfg(feature = "ws")]
+            Self::Hook(_) => true,
             Self::Panic(_) => true,
             #[cfg(feature = "ws")]
             Self::Refused { error, .. } => matches!(
@@ -317,6 +323,14 @@ impl ConnectError {
         None
     }
 
+    #[cfg(feature = "ws")]
+    pub(crate) fn from_hook(error: storm_core::BoxError) -> Self {
+        match error.downcast() {
+            Ok(request) => Self::Request(*request),
+            Err(other) => Self::Hook(other),
+        }
+    }
+
     /// Whether networks bring it about by themselves, so that it is no error for `on_error`.
     pub(crate) fn is_expected(&self) -> bool {
         match self {
@@ -324,7 +338,7 @@ impl ConnectError {
             #[cfg(feature = "tls")]
             Self::TlsConfig(_) | Self::Tls(_) => false,
             #[cfg(feature = "ws")]
-            Self::Request(_) | Self::Refused { .. } => false,
+            Self::Request(_) | Self::Hook(_) | Self::Refused { .. } => false,
             Self::Panic(_) => false,
             Self::TimedOut(_) => true,
             Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => is_expected(error),

@@ -11,8 +11,8 @@ use storm_core::events::{
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
 use storm_core::{
-    ConfigError, DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Message, MessageRef,
-    Role, Session,
+    BoxError, ConfigError, DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Message,
+    MessageRef, Role, Session,
 };
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -20,7 +20,7 @@ use storm_transport::tls::TlsConnector;
 use storm_transport::ws::upgrade::{UpgradeError, read_response};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{ConnectAddr, Connection, Link};
-use storm_ws_proto::handshake::{ClientRequest, RequestError};
+use storm_ws_proto::handshake::ClientRequest;
 use storm_ws_proto::http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -34,8 +34,7 @@ use crate::way::{Given, Way};
 use crate::{ClientHandle, ClientOptions, ConnectError};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type BeforeConnect =
-    Box<dyn Fn(u32, ClientRequest) -> Boxed<Result<ClientRequest, RequestError>> + Send + Sync>;
+type BeforeConnect = Box<dyn Fn(u32, ClientRequest) -> Boxed<Result<ClientRequest, BoxError>> + Send + Sync>;
 
 /// A WebSocket client to be: subscribe to events, set options, [`connect`](Self::connect).
 ///
@@ -161,11 +160,30 @@ impl<E> WsClient<E> {
     }
 
     /// Runs before each attempt to connect, the first one (number 0) included, and may change the request: a fresh token,
-    /// say. Within the connect budget. An error or a panic ends the attempt.
+    /// say. Within the connect budget. An error ends the attempt, with [`ConnectError::Hook`], and so does a panic; both
+    /// are worth another attempt, unless [`retry_if`](Self::retry_if) says otherwise.
+    ///
+    /// ```no_run
+    /// use std::io;
+    /// use storm_client::{ReconnectOptions, WsClient};
+    ///
+    /// # async fn fetch_token() -> io::Result<String> { Ok("fresh".into()) }
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = WsClient::new("ws://localhost:8080/chat")
+    ///     .reconnect(ReconnectOptions::default())
+    ///     .before_connect(|_attempt, request| async move {
+    ///         let token = fetch_token().await?;
+    ///         Ok(request.set_header("Authorization", format!("Bearer {token}"))?)
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn before_connect<H, Fut>(mut self, hook: H) -> Self
     where
         H: Fn(u32, ClientRequest) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<ClientRequest, RequestError>> + Send + 'static,
+        Fut: Future<Output = Result<ClientRequest, BoxError>> + Send + 'static,
     {
         self.before_connect = Some(Box::new(move |attempt, request| Box::pin(hook(attempt, request))));
         self
@@ -339,7 +357,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     async fn open(&self, shared: &Shared, attempt: u32) -> Result<Self::Ready, ConnectError> {
         let mut request = self.request.clone();
         if let Some(before_connect) = &self.before_connect {
-            request = before_connect(attempt, request).await?;
+            request = before_connect(attempt, request).await.map_err(ConnectError::from_hook)?;
         }
         let (stream, peer) = self.way.open(&shared.options, self.purpose()).await?;
         #[cfg(feature = "tls")]

@@ -30,6 +30,8 @@ pub struct Broadcast<'a> {
     audience: Audience<'a>,
     message: Message,
     except: Option<SessionId>,
+    /// Those left out besides, which is rare.
+    except_too: Vec<SessionId>,
     policy: Option<SlowConsumerPolicy>,
     key: Option<LatestKey>,
     uncompressed: bool,
@@ -77,13 +79,27 @@ impl Audience<'_> {
 
 impl<'a> Broadcast<'a> {
     pub(crate) const fn new(audience: Audience<'a>, message: Message) -> Self {
-        Self { audience, message, except: None, policy: None, key: None, uncompressed: false }
+        Self {
+            audience,
+            message,
+            except: None,
+            except_too: Vec::new(),
+            policy: None,
+            key: None,
+            uncompressed: false,
+        }
     }
 
-    /// Leaves out one session, usually the one the message came from.
+    /// Leaves out one session, usually the one the message came from. May be called for several.
     pub fn except(mut self, id: impl Into<SessionId>) -> Self {
-        self.except = Some(id.into());
+        let before = self.except.replace(id.into());
+        self.except_too.extend(before);
         self
+    }
+
+    #[inline]
+    fn leaves_out(&self, id: SessionId) -> bool {
+        Some(id) == self.except || self.except_too.contains(&id)
     }
 
     /// Sends it under `policy`, whatever the members' is.
@@ -193,7 +209,7 @@ impl Broadcasting<'_> {
         let mut deliveries = Deliveries { lanes: hub.lanes(), sessions: Vec::new() };
         let deliver = deliveries.lanes.are_open();
         broadcast.audience.visit(|id, session| {
-            if Some(id) == broadcast.except {
+            if broadcast.leaves_out(id) {
                 return;
             }
             let mut outbox =
@@ -217,7 +233,7 @@ impl Broadcasting<'_> {
         let terms = self.broadcast.terms_in(hub);
         let mut members = Vec::new();
         self.broadcast.audience.visit(|id, session| {
-            if Some(id) != self.broadcast.except {
+            if !self.broadcast.leaves_out(id) {
                 members.push(session.clone());
             }
         });

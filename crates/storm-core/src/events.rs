@@ -6,6 +6,7 @@
 use std::future::{self, Future};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -510,6 +511,38 @@ pub trait TcpHandler: Send + Sync + 'static {
     fn on_error(&self, session: Option<&Session>, error: &Error) -> impl Future<Output = ()> + Send {
         let _ = (session, error);
         future::ready(())
+    }
+}
+
+/// The same handler for several servers and clients, and for whoever else wants its state.
+impl<H: TcpHandler> TcpHandler for Arc<H> {
+    fn on_connected(&self, session: &Session) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_connected(session)
+    }
+
+    #[inline]
+    fn on_data_ref(&self, session: &Session, data: &[u8]) -> Handled {
+        (**self).on_data_ref(session, data)
+    }
+
+    fn on_data(
+        &self,
+        session: &Session,
+        data: bytes::Bytes,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_data(session, data)
+    }
+
+    fn on_disconnected(
+        &self,
+        session: &Session,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_disconnected(session, reason)
+    }
+
+    fn on_error(&self, session: Option<&Session>, error: &Error) -> impl Future<Output = ()> + Send {
+        (**self).on_error(session, error)
     }
 }
 

@@ -74,6 +74,37 @@ pub trait Middleware: Send + Sync + 'static {
     }
 }
 
+/// The same middleware for several servers and clients, and for whoever else wants its state.
+impl<M: Middleware> Middleware for Arc<M> {
+    fn on_connected(&self, session: &Session) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_connected(session)
+    }
+
+    fn on_data_received(
+        &self,
+        session: &Session,
+        data: Bytes,
+    ) -> impl Future<Output = Result<Option<Bytes>, BoxError>> + Send {
+        (**self).on_data_received(session, data)
+    }
+
+    fn on_data_sending(&self, session: &Session, data: Bytes) -> Option<Bytes> {
+        (**self).on_data_sending(session, data)
+    }
+
+    fn on_disconnected(
+        &self,
+        session: &Session,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_disconnected(session, reason)
+    }
+
+    fn on_error(&self, session: Option<&Session>, error: &Error) -> impl Future<Output = ()> + Send {
+        (**self).on_error(session, error)
+    }
+}
+
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// [`Middleware`] with boxed futures, so that several kinds fit into one chain.

@@ -24,7 +24,7 @@ use storm_core::{ConfigError, Error, ErrorKind, Peer};
 use storm_transport::Stream;
 use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
 use storm_transport::ws::{Agreed, WsOptions};
-use storm_ws_proto::handshake::{Accept, OriginList, Reject, Request, Upgrade};
+use storm_ws_proto::handshake::{Accept, AnswerError, OriginList, Reject, Request, Upgrade};
 use storm_ws_proto::http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
@@ -33,6 +33,24 @@ use crate::shared::{Endpoint, Phase, Shared, report};
 
 /// Any HTTP answer that ends the connection; the same type as [`Reject`].
 pub type HttpResponse = Reject;
+
+/// What a hook for plain HTTP returns: a response, or the mistake in making one, which is reported and answered with 500.
+pub trait IntoHttpResponse {
+    /// The response.
+    fn into_response(self) -> HttpResponse;
+}
+
+impl IntoHttpResponse for HttpResponse {
+    fn into_response(self) -> HttpResponse {
+        self
+    }
+}
+
+impl IntoHttpResponse for Result<HttpResponse, AnswerError> {
+    fn into_response(self) -> HttpResponse {
+        self.unwrap_or_else(HttpResponse::from)
+    }
+}
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type UpgradeHook = Box<dyn Fn(UpgradeRequest) -> Boxed<Result<Accept, Reject>> + Send + Sync>;
@@ -205,7 +223,8 @@ async fn decide<E: Endpoint>(
     if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
         let hook = async { on_http(HttpRequest { request, peer: peer.clone() }).await };
         let answer = Box::pin(isolated(hook, shared, endpoint)).await?;
-        return Err(Refusal { answer, failure: None });
+        let mistake = report_mistake(&answer, shared, endpoint).await;
+        return Err(Refusal { answer, failure: mistake.then_some(HandshakeFailure::HookFailed) });
     }
     let upgrade =
         request.upgrade().map_err(|error| Refusal::new(HandshakeFailure::Malformed, error.reject()))?;
@@ -223,7 +242,15 @@ async fn decide<E: Endpoint>(
                 decided = Box::pin(isolated(async { on_upgrade(request).await }, shared, endpoint)) => decided?,
                 () = shared.reached(Phase::Stopping) => return Err(Refusal::stopping()),
             };
-            decided.map_err(|answer| Refusal::new(HandshakeFailure::Rejected, answer))?
+            match decided {
+                Ok(accept) => accept,
+                Err(answer) => {
+                    let mistake = report_mistake(&answer, shared, endpoint).await;
+                    let failure =
+                        if mistake { HandshakeFailure::HookFailed } else { HandshakeFailure::Rejected };
+                    return Err(Refusal::new(failure, answer));
+                }
+            }
         }
         None => Accept::new(),
     };
@@ -241,14 +268,22 @@ async fn decide<E: Endpoint>(
     let accepted = match upgrade.accept(&accept) {
         Ok(accepted) => accepted,
         Err(error) => {
-            // The hook chose what was not offered: the application's mistake, not the peer's.
-            let mistake = Error::new(ErrorKind::Handshake, error.clone());
-            Box::pin(report(endpoint, &shared.hub, &mistake)).await;
-            return Err(Refusal::new(HandshakeFailure::HookFailed, error));
+            // The hook chose what was not offered.
+            let answer = error.into();
+            report_mistake(&answer, shared, endpoint).await;
+            return Err(Refusal::new(HandshakeFailure::HookFailed, answer));
         }
     };
     let agreed = Agreed::new(&upgrade, &accepted);
     Ok((accepted.response, agreed))
+}
+
+/// Reports that a hook's answer is not the one it wanted to give, if so: the application's mistake, not the peer's.
+async fn report_mistake<E: Endpoint>(answer: &Reject, shared: &Shared, endpoint: &E) -> bool {
+    let Some(mistake) = answer.mistake() else { return false };
+    let error = Error::new(ErrorKind::Handshake, mistake.clone());
+    Box::pin(report(endpoint, &shared.hub, &error)).await;
+    true
 }
 
 /// Runs a hook; a panic in it is reported, and answered with 500.

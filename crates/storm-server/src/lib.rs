@@ -38,7 +38,7 @@ mod ws;
 
 pub use handle::{ServeError, ServerHandle, ShutdownReport};
 #[cfg(feature = "ws")]
-pub use handshake::{HttpRequest, HttpResponse, UpgradeRequest};
+pub use handshake::{HttpRequest, HttpResponse, IntoHttpResponse, UpgradeRequest};
 pub use options::{ServerOptions, StartError};
 #[cfg(feature = "signal")]
 pub use signal::shutdown_signal;

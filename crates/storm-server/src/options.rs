@@ -291,7 +291,7 @@ pub enum StartError {
     #[error("tls cannot be set up")]
     Tls(#[from] storm_transport::tls::TlsConfigError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {addr:?}")]
+    #[error("cannot listen on {addr}")]
     Bind {
         /// The address.
         addr: BindAddr,

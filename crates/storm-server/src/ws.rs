@@ -18,7 +18,7 @@ use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::budget::{Ended, within_budget};
 use crate::events::event_setters;
-use crate::handshake::{HttpRequest, HttpResponse, Rules, UpgradeRequest, handshake};
+use crate::handshake::{HttpRequest, IntoHttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
 use crate::prepare::prepare;
 use crate::shared::{Endpoint, Shared};
@@ -30,6 +30,7 @@ use crate::{ServerHandle, ServerOptions, StartError};
 /// A WebSocket server to be: subscribe to events, set options, [`start`](Self::start).
 ///
 /// ```
+/// use storm_core::SlowConsumerPolicy;
 /// use storm_server::WsServer;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -37,7 +38,8 @@ use crate::{ServerHandle, ServerOptions, StartError};
 /// let server = WsServer::bind("127.0.0.1:0")
 ///     .on_connected(|session| async move { session.join("lobby") })
 ///     .on_message(|session, message| async move {
-///         session.server().groups().broadcast("lobby", message).except(session.id()).await
+///         let others = session.server().groups().broadcast("lobby", message).except(session.id());
+///         others.policy(SlowConsumerPolicy::Drop).await
 ///     })
 ///     .start()
 ///     .await?;
@@ -164,24 +166,32 @@ impl<E> WsServer<E> {
     }
 
     /// Answers plain HTTP GET requests on the same port: a health check, a page. Each connection gets one answer. Default:
-    /// they get 426. Runs within the handshake budget; a panic is answered with 500.
+    /// they get 426. Runs within the handshake budget. A panic, or a mistake in making the answer, is reported and answered
+    /// with 500.
     ///
     /// ```
     /// use storm_server::{HttpResponse, StatusCode, WsServer};
     ///
     /// let server = WsServer::bind("127.0.0.1:0").on_http(|request| async move {
-    ///     match request.path() {
+    ///     let answer = match request.path() {
     ///         "/health" => HttpResponse::new(StatusCode::OK).text("ok"),
+    ///         "/version" => HttpResponse::new(StatusCode::OK)
+    ///             .header("content-type", "application/json")?
+    ///             .body(r#"{"version": 1}"#),
     ///         _ => HttpResponse::new(StatusCode::NOT_FOUND),
-    ///     }
+    ///     };
+    ///     Ok(answer)
     /// });
     /// ```
     pub fn on_http<H, Fut>(mut self, hook: H) -> Self
     where
         H: Fn(HttpRequest) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = HttpResponse> + Send + 'static,
+        Fut: Future<Output: IntoHttpResponse> + Send + 'static,
     {
-        self.rules.on_http = Some(Box::new(move |request| Box::pin(hook(request))));
+        self.rules.on_http = Some(Box::new(move |request| {
+            let answer = hook(request);
+            Box::pin(async move { answer.await.into_response() })
+        }));
         self
     }
 

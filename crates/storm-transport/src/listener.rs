@@ -1,5 +1,6 @@
 //! Listening sockets, opened here or handed over, and the addresses they bind.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
@@ -64,6 +65,18 @@ impl From<PathBuf> for BindAddr {
 impl From<&Path> for BindAddr {
     fn from(path: &Path) -> Self {
         Self::Unix(path.to_owned())
+    }
+}
+
+impl fmt::Display for BindAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Ip(addr) => addr.fmt(f),
+            #[cfg(unix)]
+            Self::Unix(path) => path.display().fmt(f),
+            Self::Open(_) => f.write_str("a listener that is open already"),
+        }
     }
 }
 

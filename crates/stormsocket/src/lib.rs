@@ -5,6 +5,10 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// The type of messages' bytes.
+pub use bytes::Bytes;
+/// The type of texts: UTF-8 in [`Bytes`].
+pub use bytestring::ByteString;
 #[cfg(feature = "client")]
 pub use storm_client::{Backoff, ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
 #[cfg(all(feature = "client", feature = "ws"))]
@@ -27,8 +31,8 @@ pub use storm_framing::{
 pub use storm_server::shutdown_signal;
 #[cfg(all(feature = "server", feature = "ws"))]
 pub use storm_server::{
-    Accept, Agreed, AnswerError, HeaderMap, HttpRequest, HttpResponse, Reject, StatusCode, UpgradeRequest,
-    WsServer,
+    Accept, Agreed, AnswerError, HeaderMap, HttpRequest, HttpResponse, IntoHttpResponse, Reject, StatusCode,
+    UpgradeRequest, WsServer,
 };
 #[cfg(feature = "server")]
 pub use storm_server::{ServeError, ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};

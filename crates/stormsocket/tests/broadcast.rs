@@ -130,6 +130,9 @@ async fn except_leaves_one_out_on_server_sessions_and_groups() {
     assert_eq!(server.sessions().broadcast_text("4").except(left_out).await.sent, 2);
     assert_eq!(server.groups().broadcast("everyone", "5").except(left_out).await.sent, 2);
     assert_eq!(server.groups().broadcast_text("everyone", "6").except(left_out).await.sent, 2);
+    let others = server.broadcast("to nobody");
+    let others = peers.iter().fold(others, |others, (_, session)| others.except(session.id()));
+    assert_eq!(others.await.sent, 0);
     assert_eq!(server.broadcast("to all").await.sent, 3);
     for (peer, session) in &mut peers {
         if session.id() != left_out {

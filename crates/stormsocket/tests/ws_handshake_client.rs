@@ -152,7 +152,7 @@ async fn requests_that_must_not_be_sent_are_refused_before_anything_is_opened() 
         assert!(matches!(error, ConnectError::Config(_) | ConnectError::Request(_)), "{uri}: {error:?}");
     }
     let hooked =
-        WsClient::new(&uri).before_connect(|_, request| async move { request.header("Upgrade", "x") });
+        WsClient::new(&uri).before_connect(|_, request| async move { Ok(request.header("Upgrade", "x")?) });
     let error = hooked.connect().await.unwrap_err();
     assert!(matches!(error, ConnectError::Request(RequestError::ReservedHeader { .. })), "{error:?}");
     // Nobody has come.
@@ -254,7 +254,9 @@ async fn a_hook_changes_the_headers_of_every_attempt() {
     let (handler, mut observed) = observer();
     let client = WsClient::new(uri)
         .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
-        .before_connect(|attempt, request| async move { request.header("X-Attempt", attempt.to_string()) })
+        .before_connect(
+            |attempt, request| async move { Ok(request.header("X-Attempt", attempt.to_string())?) },
+        )
         .on_reconnecting(move |attempt, delay| {
             told.send((attempt, delay)).unwrap();
             std::future::ready(())
@@ -306,6 +308,36 @@ async fn a_hook_changes_the_headers_of_every_attempt() {
     assert_eq!((metrics.total_connections, metrics.active_connections, metrics.error_count), (3, 0, 1));
     drop(client);
     observed.finished().await;
+}
+
+#[tokio::test]
+async fn a_hook_may_fail_an_attempt_and_replaces_what_it_set_before() {
+    let (listener, uri) = listen().await;
+    let (handler, mut observed) = observer();
+    let client = WsClient::new(uri)
+        .header("Authorization", "old")
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)).max_first_attempts(2))
+        .before_connect(|attempt, request| async move {
+            let token = if attempt == 0 { Err(std::io::Error::other("no token")) } else { Ok("new") };
+            Ok(request.set_header("authorization", token?)?)
+        })
+        .handler(handler);
+    let connecting = tokio::spawn(client.connect());
+    let mut peer = Peer::accept_raw(&listener).await;
+    let upgrade = peer.upgrade_request().await;
+    let sent: Vec<_> = upgrade.headers().get_all("authorization").iter().collect();
+    assert_eq!(sent, ["new"]);
+    let (kind, text) = observed.error().await;
+    assert_eq!(kind, ErrorKind::Connect, "{text}");
+    peer.write(&upgrade.accept(&stormsocket::Accept::new()).unwrap().response).await;
+    let client = soon(connecting).await.unwrap().unwrap();
+    observed.connected().await;
+    client.abort();
+
+    let (_listener, uri) = listen().await;
+    let failing = WsClient::new(uri).before_connect(|_, _| async { Err("no token".into()) }).connect();
+    let error = soon(failing).await.expect_err("the hook fails");
+    assert!(matches!(&error, ConnectError::Hook(why) if why.to_string() == "no token"), "{error:?}");
 }
 
 #[tokio::test]

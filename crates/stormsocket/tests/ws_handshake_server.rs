@@ -399,6 +399,40 @@ async fn a_hook_that_never_answers_is_cut_at_the_budget() {
 }
 
 #[tokio::test]
+async fn a_mistake_in_an_answer_is_answered_with_500_and_reported() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0")
+        .on_upgrade(|_| async move {
+            Err::<Accept, _>(Reject::new(StatusCode::FORBIDDEN).header("Content-Length", "3")?)
+        })
+        .on_http(|request| async move {
+            let answer = HttpResponse::new(StatusCode::OK);
+            Ok(if request.path() == "/good" { answer } else { answer.header("no name", "")? })
+        })
+        .handler(handler)
+        .start()
+        .await
+        .unwrap();
+    for (refused, names) in
+        [(plus(""), "content-length"), ("GET /bad HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "no name")]
+    {
+        let response = Peer::refused(&server, refused).await;
+        assert_eq!(response.status, 500);
+        let (kind, text) = observed.error().await;
+        assert_eq!(kind, ErrorKind::Handshake);
+        assert!(text.contains(names), "{text}");
+    }
+    assert_eq!(Peer::refused(&server, "GET /good HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 200);
+    let metrics = server.metrics();
+    assert_eq!(
+        (metrics.error_count, metrics.handshake_failures_by.get(HandshakeFailure::HookFailed)),
+        (2, 2)
+    );
+    stop(server).await;
+    observed.finished().await;
+}
+
+#[tokio::test]
 async fn a_hook_that_panics_is_answered_with_500_and_reported() {
     let (handler, mut observed) = observer();
     let server = WsServer::bind("127.0.0.1:0")

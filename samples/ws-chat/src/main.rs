@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use stormsocket::{AnswerError, BoxError, HttpResponse, StatusCode, WsServer, shutdown_signal};
+use stormsocket::{
+    AnswerError, BoxError, HttpResponse, SlowConsumerPolicy, StatusCode, WsServer, shutdown_signal,
+};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -14,9 +16,9 @@ async fn main() -> Result<(), BoxError> {
         .no_delay(true)
         .on_http(|request| async move {
             match request.path() {
-                "/" => page().unwrap_or_else(|_| HttpResponse::new(StatusCode::INTERNAL_SERVER_ERROR)),
-                "/health" => HttpResponse::new(StatusCode::OK).text("ok\n"),
-                _ => HttpResponse::new(StatusCode::NOT_FOUND).text("There is only one page: /\n"),
+                "/" => page(),
+                "/health" => Ok(HttpResponse::new(StatusCode::OK).text("ok\n")),
+                _ => Ok(HttpResponse::new(StatusCode::NOT_FOUND).text("There is only one page: /\n")),
             }
         })
         .on_connected(|session| async move {
@@ -25,14 +27,17 @@ async fn main() -> Result<(), BoxError> {
         .on_message(|session, message| async move {
             if let Some(text) = message.text() {
                 println!("[{}] {} bytes", session.id(), text.len());
-                session.server().broadcast(message).except(session.id()).await;
+                // Whoever reads too slowly misses it; the default would have this handler wait for him.
+                let others = session.server().broadcast(message).except(session.id());
+                others.policy(SlowConsumerPolicy::Drop).await;
             }
         })
         .on_disconnected(|session, reason| async move {
             println!("[{}] left: {reason}", session.id());
         })
         .on_error(|session, error| async move {
-            eprintln!("[{}] {error}", session.map(|session| session.id().to_string()).unwrap_or_default());
+            let whose = session.map(|session| session.id().to_string()).unwrap_or_default();
+            eprintln!("[{whose}] {error}: {}", error.cause());
         })
         .start()
         .await?;

@@ -27,7 +27,7 @@ pub struct ConnectionMetrics {
     pub bytes_received: u64,
     /// Messages queued. One that may be dropped or replaced again counts once it cannot any more.
     pub messages_sent: u64,
-    /// Messages handed to handlers.
+    /// Messages received, those included that a middleware suppresses.
     pub messages_received: u64,
     /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop) and
     /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest).
@@ -48,7 +48,7 @@ pub struct ServerMetrics {
     pub total_connections: u64,
     /// Messages queued. One that may be dropped or replaced again counts once it cannot any more.
     pub messages_sent: u64,
-    /// Messages handed to handlers.
+    /// Messages received, those included that a middleware suppresses.
     pub messages_received: u64,
     /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop) and
     /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest).

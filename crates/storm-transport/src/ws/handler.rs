@@ -1,6 +1,7 @@
 //! Handlers of WebSocket sessions as one type with state.
 
 use std::future::{Future, ready};
+use std::sync::Arc;
 
 use storm_core::events::{Adapter, Events, Failures, HandlerOutcome, Handling};
 use storm_core::{BoxError, DisconnectReason, Error, Handled, Message, MessageRef};
@@ -85,6 +86,38 @@ pub trait WsHandler: Send + Sync + 'static {
     fn on_error(&self, session: Option<&WsSession>, error: &Error) -> impl Future<Output = ()> + Send {
         let _ = (session, error);
         ready(())
+    }
+}
+
+/// The same handler for several servers and clients, and for whoever else wants its state.
+impl<H: WsHandler> WsHandler for Arc<H> {
+    fn on_connected(&self, session: &WsSession) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_connected(session)
+    }
+
+    #[inline]
+    fn on_message_ref(&self, session: &WsSession, message: MessageRef<'_>) -> Handled {
+        (**self).on_message_ref(session, message)
+    }
+
+    fn on_message(
+        &self,
+        session: &WsSession,
+        message: Message,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_message(session, message)
+    }
+
+    fn on_disconnected(
+        &self,
+        session: &WsSession,
+        reason: DisconnectReason,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        (**self).on_disconnected(session, reason)
+    }
+
+    fn on_error(&self, session: Option<&WsSession>, error: &Error) -> impl Future<Output = ()> + Send {
+        (**self).on_error(session, error)
     }
 }
 

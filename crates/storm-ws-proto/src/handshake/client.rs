@@ -131,6 +131,20 @@ impl ResponseError {
     }
 }
 
+/// A header of the application's, if it may have that one.
+fn checked(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), RequestError> {
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid(name))?;
+    let value = HeaderValue::from_bytes(value).map_err(|_| invalid(name))?;
+    if headers::is_reserved(&parsed) {
+        return Err(RequestError::ReservedHeader { name: parsed });
+    }
+    Ok((parsed, value))
+}
+
+fn invalid(name: &str) -> RequestError {
+    RequestError::InvalidHeader { name: name.to_owned() }
+}
+
 /// An upgrade request in the making.
 ///
 /// ```
@@ -189,19 +203,38 @@ impl ClientRequest {
         Ok(self)
     }
 
-    /// Adds a header.
+    /// Adds a header; those of the same name stay.
     ///
     /// # Errors
     /// [`RequestError::InvalidHeader`], [`RequestError::ReservedHeader`].
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, RequestError> {
-        let invalid = || RequestError::InvalidHeader { name: name.to_owned() };
-        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
-        let value = HeaderValue::from_bytes(value.as_ref()).map_err(|_| invalid())?;
-        if headers::is_reserved(&parsed) {
-            return Err(RequestError::ReservedHeader { name: parsed });
-        }
-        self.headers.try_append(parsed, value).map_err(|_| invalid())?;
+        let (name, value) = checked(name, value.as_ref())?;
+        self.headers.try_append(&name, value).map_err(|_| invalid(name.as_str()))?;
         Ok(self)
+    }
+
+    /// Sets a header, in place of all of the same name.
+    ///
+    /// ```
+    /// use storm_ws_proto::handshake::{ClientRequest, RequestError};
+    ///
+    /// fn renew(request: ClientRequest, token: &str) -> Result<ClientRequest, RequestError> {
+    ///     request.set_header("Authorization", format!("Bearer {token}"))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RequestError::InvalidHeader`], [`RequestError::ReservedHeader`].
+    pub fn set_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, RequestError> {
+        let (name, value) = checked(name, value.as_ref())?;
+        self.headers.try_insert(&name, value).map_err(|_| invalid(name.as_str()))?;
+        Ok(self)
+    }
+
+    /// The headers of the application so far.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
     /// Offers permessage-deflate.

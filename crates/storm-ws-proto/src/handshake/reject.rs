@@ -38,10 +38,10 @@ pub enum AnswerError {
     InvalidReason,
 }
 
-/// An answer that cannot be sent becomes one that says so to nobody: 500 without a word.
+/// An answer that cannot be sent becomes a 500 without a word to the peer; [`Reject::mistake`] has the error.
 impl From<AnswerError> for Reject {
-    fn from(_: AnswerError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR)
+    fn from(error: AnswerError) -> Self {
+        Self { mistake: Some(error), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR) }
     }
 }
 
@@ -76,6 +76,7 @@ pub struct Reject {
     reason: Option<String>,
     headers: HeaderMap,
     body: Bytes,
+    mistake: Option<AnswerError>,
 }
 
 impl Reject {
@@ -84,7 +85,7 @@ impl Reject {
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
         let status = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
-        Self { status, reason: None, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { status, reason: None, headers: HeaderMap::new(), body: Bytes::new(), mistake: None }
     }
 
     /// Replaces the reason phrase.
@@ -125,6 +126,12 @@ impl Reject {
     pub(super) fn fixed(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.insert(name, HeaderValue::from_static(value));
         self
+    }
+
+    /// Why this is not the answer the application wanted, if it is made of an [`AnswerError`].
+    #[must_use]
+    pub fn mistake(&self) -> Option<&AnswerError> {
+        self.mistake.as_ref()
     }
 
     /// The status.
