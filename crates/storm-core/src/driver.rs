@@ -11,7 +11,7 @@ use crate::cork::{self, Corked};
 use crate::error::PanicMessage;
 use crate::metrics::Ending;
 use crate::outbox::{Encode, Outbox, Phase, SendQueue};
-use crate::{ConnectionState, DisconnectReason, Hub, Peer, Role, Session, SlowConsumerPolicy};
+use crate::{ConnectionState, DisconnectReason, EarlyItems, Hub, Peer, Role, Session, SlowConsumerPolicy};
 
 /// What the session's users want of the connection task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,21 +38,23 @@ pub struct Driver {
 impl Driver {
     /// A session for a transport that is ready, registered with `hub` from here on.
     pub fn register(hub: &Arc<Hub>, role: Role, peer: impl Into<Peer>, encoder: impl Encode) -> Self {
-        Self::register_with(hub, role, peer, encoder, None)
+        Self::register_with(hub, role, peer, encoder, None, EarlyItems::default())
     }
 
-    /// As [`register`](Self::register), with what the protocol keeps with the session.
+    /// As [`register`](Self::register), with what the protocol keeps with the session, and what its user does already.
     pub fn register_with(
         hub: &Arc<Hub>,
         role: Role,
         peer: impl Into<Peer>,
         encoder: impl Encode,
         attachment: Option<Box<dyn Any + Send + Sync>>,
+        items: EarlyItems,
     ) -> Self {
         // Under `DropOldest` what handlers send may have to be dropped again, so a batch may not encode it.
         let keeps = hub.options().slow_consumer_policy == SlowConsumerPolicy::DropOldest;
         let twin = if keeps { None } else { encoder.twin() };
         let session = Session::new(hub.clone(), role, peer.into(), encoder, attachment);
+        items.give_to(&session);
         session.0.state.advance(ConnectionState::Connected);
         hub.enter(&session);
         Self { session, twin }

@@ -42,6 +42,38 @@ impl<T> fmt::Debug for SessionKey<T> {
 /// Shared, so that a value is copied and dropped outside of the lock: both are the user's code.
 pub(crate) type ItemMap = HashMap<&'static str, Arc<dyn Any + Send + Sync>>;
 
+/// Values for a session that is still to be.
+///
+/// ```
+/// use storm_core::{EarlyItems, SessionKey};
+///
+/// static USER: SessionKey<String> = SessionKey::new("user");
+/// let mut items = EarlyItems::default();
+/// items.set(&USER, "Ann".to_owned());
+/// assert!(!items.is_empty());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct EarlyItems(ItemMap);
+
+impl EarlyItems {
+    /// Stores `value`, in place of one of the same name.
+    pub fn set<T: Clone + Send + Sync + 'static>(&mut self, key: &SessionKey<T>, value: T) {
+        self.0.insert(key.name, Arc::new(value));
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn give_to(self, session: &Session) {
+        // A session that carries nothing needs no room for it.
+        if !self.is_empty() {
+            session.with_extras(|extras| extras.items.extend(self.0));
+        }
+    }
+}
+
 /// The values of one session; see [`Session::items`]. Usable from any task.
 #[derive(Debug)]
 pub struct Items<'a> {

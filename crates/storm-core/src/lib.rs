@@ -61,7 +61,7 @@ pub use error::{BoxError, ConfigError, Error, ErrorKind, SendError};
 pub use events::{Events, Handled, HandlerOutcome, IntoHandlerOutcome};
 pub use groups::Groups;
 pub use hub::Hub;
-pub use items::{Items, SessionKey};
+pub use items::{EarlyItems, Items, SessionKey};
 pub use message::{Message, MessageRef};
 pub use metrics::{ConnectionMetrics, ServerMetrics};
 pub use middleware::Middleware;

@@ -11,16 +11,17 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use storm_core::isolation::catch_unwind_of;
 use storm_core::metrics::HandshakeFailure;
-use storm_core::{ConfigError, Error, ErrorKind, Peer};
+use storm_core::{ConfigError, EarlyItems, Error, ErrorKind, Peer, SessionKey};
 use storm_transport::Stream;
 use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
 use storm_transport::ws::{Agreed, WsOptions};
@@ -83,11 +84,24 @@ impl Rules {
 /// A valid upgrade request: path, query, headers and offered subprotocols (see [`Upgrade`]), and who asks.
 #[derive(Debug, Clone)]
 pub struct UpgradeRequest {
-    upgrade: Arc<Upgrade>,
+    asked: Arc<Asked>,
     peer: Peer,
 }
 
+#[derive(Debug)]
+struct Asked {
+    upgrade: Upgrade,
+    /// What a hook has found out for the session.
+    items: Mutex<EarlyItems>,
+}
+
 impl UpgradeRequest {
+    /// Stores a value that the session is to carry from the beginning, if there will be one: who asks, say. See
+    /// [`Session::get`](storm_core::Session::get).
+    pub fn set<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) {
+        self.asked.items.lock().unwrap_or_else(PoisonError::into_inner).set(key, value);
+    }
+
     /// The peer's address; `None` for a unix socket.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.peer.addr
@@ -104,7 +118,7 @@ impl Deref for UpgradeRequest {
     type Target = Upgrade;
 
     fn deref(&self) -> &Upgrade {
-        &self.upgrade
+        &self.asked.upgrade
     }
 }
 
@@ -233,10 +247,11 @@ async fn decide<E: Endpoint>(
             .check_origin(origins)
             .map_err(|error| Refusal::new(HandshakeFailure::Origin, error.reject()))?;
     }
-    let upgrade = Arc::new(upgrade);
+    let asked = Arc::new(Asked { upgrade, items: Mutex::default() });
+    let upgrade = &asked.upgrade;
     let accept = match &rules.on_upgrade {
         Some(on_upgrade) => {
-            let request = UpgradeRequest { upgrade: upgrade.clone(), peer: peer.clone() };
+            let request = UpgradeRequest { asked: asked.clone(), peer: peer.clone() };
             let decided = tokio::select! {
                 biased;
                 decided = Box::pin(isolated(async { on_upgrade(request).await }, shared, endpoint)) => decided?,
@@ -274,7 +289,8 @@ async fn decide<E: Endpoint>(
             return Err(Refusal::new(HandshakeFailure::HookFailed, answer));
         }
     };
-    let agreed = Agreed::new(&upgrade, &accepted);
+    let mut agreed = Agreed::new(upgrade, &accepted);
+    agreed.items = mem::take(&mut *asked.items.lock().unwrap_or_else(PoisonError::into_inner));
     Ok((accepted.response, agreed))
 }
 

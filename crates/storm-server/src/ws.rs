@@ -147,11 +147,18 @@ impl<E> WsServer<E> {
     /// status, headers and a body. Runs within the handshake budget; a panic is answered with 500.
     ///
     /// ```
+    /// use storm_core::SessionKey;
     /// use storm_server::{Accept, Reject, StatusCode, WsServer};
+    ///
+    /// static USER: SessionKey<u32> = SessionKey::new("user");
     ///
     /// let server = WsServer::bind("127.0.0.1:0").on_upgrade(|request| async move {
     ///     match request.headers().get("authorization") {
-    ///         Some(token) if token == "Bearer open sesame" => Ok(Accept::new()),
+    ///         Some(token) if token == "Bearer open sesame" => {
+    ///             // `session.get(&USER)` has it from the beginning.
+    ///             request.set(&USER, 1);
+    ///             Ok(Accept::new())
+    ///         }
     ///         _ => Err(Reject::new(StatusCode::UNAUTHORIZED).text("who are you?")),
     ///     }
     /// });

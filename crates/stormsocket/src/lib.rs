@@ -16,9 +16,10 @@ pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::events::TcpHandler;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
-    Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, LatestKey, Message, MessageRef,
-    Middleware, Peer, RateLimit, RateLimitAction, Role, SendBudget, SendError, SendOutcome, Sending,
-    SendingWith, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions, SlowConsumerPolicy,
+    EarlyItems, Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, LatestKey, Message,
+    MessageRef, Middleware, Peer, RateLimit, RateLimitAction, Role, SendBudget, SendError, SendOutcome,
+    Sending, SendingWith, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions,
+    SlowConsumerPolicy,
 };
 #[cfg(feature = "tls")]
 pub use storm_core::{TlsInfo, TlsVersion};

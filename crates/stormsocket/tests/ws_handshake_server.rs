@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use stormsocket::metrics::{HandshakeFailure, Limit};
 use stormsocket::{
-    Accept, AnswerError, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, Reject, StatusCode,
-    WsOptions, WsServer,
+    Accept, AnswerError, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, Reject, SessionKey,
+    StatusCode, WsOptions, WsServer,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ fn with(from: &str, to: &str) -> String {
     assert!(request.contains(from), "{from}");
     format!("{}\r\n", request.replacen(from, to, 1))
 }
+
+static USER: SessionKey<String> = SessionKey::new("user");
 
 fn plus(line: &str) -> String {
     format!("{}{line}\r\n\r\n", request())
@@ -237,6 +239,7 @@ async fn a_hook_accepts_with_headers_and_rejects_with_status_headers_and_body() 
             match request.headers().get("authorization") {
                 Some(token) if token == "Bearer sesame" => {
                     let protocol = request.protocols()[1].clone();
+                    request.set(&USER, "Ali".to_owned());
                     Ok(Accept::new().protocol(protocol).header("X-Room", "1").unwrap())
                 }
                 _ => Err(Reject::new(StatusCode::UNAUTHORIZED)
@@ -258,7 +261,8 @@ async fn a_hook_accepts_with_headers_and_rejects_with_status_headers_and_body() 
     let (_peer, accepted) = Peer::connect_with(&server, headers).await;
     assert_eq!(accepted.header("x-room"), Some("1"));
     assert_eq!(accepted.header("sec-websocket-protocol"), Some("b"));
-    assert_eq!(observed.connected().await.protocol(), Some("b"));
+    let session = observed.connected().await;
+    assert_eq!((session.protocol(), session.get(&USER).as_deref()), (Some("b"), Some("Ali")));
     stop_all(server).await;
 }
 

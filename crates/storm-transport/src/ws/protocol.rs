@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, make_rng};
 use storm_core::driver::Driver;
 use storm_core::outbox::Control;
-use storm_core::{BoxError, DisconnectReason, Hub, Message, MessageRef, Peer, Role, Session};
+use storm_core::{BoxError, DisconnectReason, EarlyItems, Hub, Message, MessageRef, Peer, Role, Session};
 use storm_ws_proto::handshake::{Accepted, Upgrade};
 use storm_ws_proto::{
     CloseCode, CloseFrame, Heartbeat, HeartbeatAction, Incoming, ProtocolError, Receiver, Sender,
@@ -50,6 +50,8 @@ pub struct Agreed {
     /// The compression.
     #[cfg(feature = "deflate")]
     pub deflate: Option<storm_ws_proto::DeflateParams>,
+    /// Values the session is to carry from the beginning.
+    pub items: EarlyItems,
 }
 
 impl Agreed {
@@ -63,6 +65,7 @@ impl Agreed {
             },
             #[cfg(feature = "deflate")]
             deflate: accepted.deflate,
+            items: EarlyItems::default(),
         }
     }
 }
@@ -93,7 +96,7 @@ impl WsProtocol {
         };
         let details = Box::new(Details::new(agreed.protocol, agreed.target));
         let encoder = WsEncode::new(sender, writer);
-        let driver = Driver::register_with(hub, role, peer, encoder, Some(details));
+        let driver = Driver::register_with(hub, role, peer, encoder, Some(details), agreed.items);
         let state = State {
             receiver,
             heartbeat: Heartbeat::new(options.heartbeat, now()),
