@@ -107,7 +107,8 @@ impl Inflater {
     }
 }
 
-/// Makes room in a full `out`: doubling, so that the work is linear, but never past `max + 1`.
+/// Makes room in a full `out`: doubling, so that the work is linear, but never past `max + 1`. Where little is left until
+/// there it goes there at once: one step more would have all of it in memory twice.
 fn grow(out: &mut Vec<u8>, input: usize, max: Option<u64>) {
     if out.len() < out.capacity() {
         return;
@@ -119,7 +120,8 @@ fn grow(out: &mut Vec<u8>, input: usize, max: Option<u64>) {
         }
         None => wanted,
     };
-    out.reserve_exact(wanted.min(allowed).max(1));
+    let more = if allowed.saturating_sub(wanted) < FIRST_CHUNK { allowed } else { wanted };
+    out.reserve_exact(more.max(1));
 }
 
 /// Compresses our messages.
