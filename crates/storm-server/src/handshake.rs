@@ -122,7 +122,7 @@ impl Deref for UpgradeRequest {
     }
 }
 
-/// A plain HTTP GET request: path, query and headers (see [`Request`]), and who asks.
+/// A plain HTTP GET or HEAD request: path, query and headers (see [`Request`]), and who asks.
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
     request: Request,
@@ -185,7 +185,14 @@ pub(crate) async fn handshake<'a, E: Endpoint>(
         () = shared.reached(Phase::Stopping) => None,
     };
     let answer = match request {
-        Some(Ok(request)) => decide(request, peer, rules, options, shared, endpoint).await,
+        Some(Ok(request)) => {
+            let is_head = request.is_head();
+            let mut decided = decide(request, peer, rules, options, shared, endpoint).await;
+            if is_head && let Err(refusal) = &mut decided {
+                refusal.answer = refusal.answer.clone().without_body();
+            }
+            decided
+        }
         Some(Err(UpgradeError::Head(error))) => {
             Err(Refusal::new(HandshakeFailure::Malformed, error.reject()))
         }

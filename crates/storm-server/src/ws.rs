@@ -172,8 +172,8 @@ impl<E> WsServer<E> {
         self
     }
 
-    /// Answers plain HTTP GET requests on the same port: a health check, a page. Each connection gets one answer. Default:
-    /// they get 426. Runs within the handshake budget. A panic, or a mistake in making the answer, is reported and answered
+    /// Answers plain HTTP GET requests on the same port: a health check, a page. HEAD requests get the same answer, less its
+    /// body. Each connection gets one answer. Default: they get 426. Runs within the handshake budget. A panic, or a mistake in making the answer, is reported and answered
     /// with 500.
     ///
     /// ```

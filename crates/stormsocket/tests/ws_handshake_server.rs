@@ -12,6 +12,8 @@ use stormsocket::{
     Accept, AnswerError, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, Reject, SessionKey,
     StatusCode, WsOptions, WsServer,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use ws_support::*;
@@ -48,7 +50,6 @@ async fn requests_that_break_a_rule_get_its_status_and_no_session() {
     let rows = [
         ("POST", with("GET", "POST"), 405),
         ("CONNECT", with("GET /chat?room=1", "CONNECT server.example.com:80"), 405),
-        ("HEAD", with("GET", "HEAD"), 405),
         ("HTTP/1.0", with("HTTP/1.1", "HTTP/1.0"), 505),
         ("HTTP/2.0", with("HTTP/1.1", "HTTP/2.0"), 505),
         ("a garbage version", with("HTTP/1.1", "HTTQ/1.1"), 505),
@@ -598,6 +599,28 @@ async fn plain_http_is_answered_by_its_hook_and_by_426_without_one() {
 
     let server = WsServer::bind("127.0.0.1:0").start().await.unwrap();
     assert_eq!(Peer::refused(&server, get("/")).await.status, 426);
+    stop(server).await;
+}
+
+#[tokio::test]
+async fn an_answer_to_head_has_a_length_and_no_body() {
+    let server = WsServer::bind("127.0.0.1:0")
+        .on_http(|_| async { HttpResponse::new(StatusCode::OK).text("fine") })
+        .start()
+        .await
+        .unwrap();
+    for (request, status, len) in [
+        ("HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "200 OK", Some("4")),
+        (with("GET", "HEAD"), "405 Method Not Allowed", None),
+    ] {
+        let mut stream = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
+        assert!(len.is_none_or(|len| answer.contains(&format!("content-length: {len}\r\n"))), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
     stop(server).await;
 }
 

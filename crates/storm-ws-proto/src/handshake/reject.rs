@@ -76,6 +76,7 @@ pub struct Reject {
     reason: Option<String>,
     headers: HeaderMap,
     body: Bytes,
+    omits_body: bool,
     mistake: Option<AnswerError>,
 }
 
@@ -85,7 +86,14 @@ impl Reject {
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
         let status = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
-        Self { status, reason: None, headers: HeaderMap::new(), body: Bytes::new(), mistake: None }
+        Self {
+            status,
+            reason: None,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            omits_body: false,
+            mistake: None,
+        }
     }
 
     /// Replaces the reason phrase.
@@ -113,6 +121,13 @@ impl Reject {
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
+        self
+    }
+
+    /// Leaves the body out, though not its length: the answer to a HEAD request (RFC 9110 §9.3.2).
+    #[must_use]
+    pub fn without_body(mut self) -> Self {
+        self.omits_body = true;
         self
     }
 
@@ -162,7 +177,7 @@ impl Reject {
         let upgrade = self.headers.contains_key(header::UPGRADE);
         headers::write(&mut out, "connection", if upgrade { b"upgrade, close" } else { b"close" });
         out.extend_from_slice(b"\r\n");
-        if !bodiless {
+        if !bodiless && !self.omits_body {
             out.extend_from_slice(&self.body);
         }
         out.into()

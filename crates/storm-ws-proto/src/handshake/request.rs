@@ -176,9 +176,10 @@ impl RequestReader {
     }
 }
 
-/// A whole and valid HTTP/1.1 GET request without a body. It need not be an upgrade.
+/// A whole and valid HTTP/1.1 GET or HEAD request without a body. It need not be an upgrade.
 #[derive(Debug, Clone)]
 pub struct Request {
+    is_head: bool,
     target: PathAndQuery,
     headers: HeaderMap,
 }
@@ -201,12 +202,13 @@ impl Request {
         if parsed.version != Some(1) {
             return Err(HandshakeError::UnsupportedVersion);
         }
-        if method != Method::GET {
+        let is_head = method == Method::HEAD;
+        if method != Method::GET && !is_head {
             return Err(HandshakeError::MethodNotAllowed { method });
         }
         let target = target(parsed.path.unwrap_or_default()).ok_or(HandshakeError::InvalidTarget)?;
         let headers = headers::read(parsed.headers).ok_or(HandshakeError::Malformed)?;
-        let request = Self { target, headers };
+        let request = Self { is_head, target, headers };
         request.check_host()?;
         request.check_no_body()?;
         Ok(request)
@@ -240,7 +242,7 @@ impl Request {
             return Err(HandshakeError::MethodNotAllowed { method: request.method().clone() });
         }
         let target = request.uri().path_and_query().cloned().ok_or(HandshakeError::InvalidTarget)?;
-        let request = Self { target, headers: request.headers().clone() };
+        let request = Self { is_head: false, target, headers: request.headers().clone() };
         request.check_host()?;
         request.check_no_body()?;
         Ok(request)
@@ -266,6 +268,13 @@ impl Request {
             Count::One(value) if value == "0" => Ok(()),
             _ => Err(HandshakeError::BodyNotAllowed),
         }
+    }
+
+    /// Whether it is a HEAD request: the answer is that to a GET, [without its body](Reject::without_body) (RFC 9110
+    /// §9.3.2).
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        self.is_head
     }
 
     /// The path, `/` at least.
@@ -298,6 +307,9 @@ impl Request {
     /// # Errors
     /// The first rule the request breaks.
     pub fn upgrade(self) -> Result<Upgrade, HandshakeError> {
+        if self.is_head {
+            return Err(HandshakeError::MethodNotAllowed { method: Method::HEAD });
+        }
         let headers = &self.headers;
         if !self.wants_websocket() {
             return Err(HandshakeError::NotUpgrade);
