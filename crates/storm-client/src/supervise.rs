@@ -44,11 +44,15 @@ pub(crate) type OnReconnecting =
 /// A closure for `retry_if`.
 pub(crate) type RetryIf = Box<dyn Fn(&ConnectError) -> bool + Send + Sync>;
 
+/// A closure for `reconnect_if`.
+pub(crate) type ReconnectIf = Box<dyn Fn(&Session, DisconnectReason) -> bool + Send + Sync>;
+
 /// What users have to say about attempts.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) on_reconnecting: Vec<OnReconnecting>,
     pub(crate) retry_if: Option<RetryIf>,
+    pub(crate) reconnect_if: Option<ReconnectIf>,
 }
 
 /// What a client's task and handles share.
@@ -108,6 +112,20 @@ impl Shared {
                 catch_unwind(AssertUnwindSafe(|| retry_if(error))).unwrap_or_else(|_| error.is_retryable())
             }
             None => error.is_retryable(),
+        }
+    }
+
+    /// Whether a connection that ended for `reason` is to be replaced.
+    fn is_to_be_replaced(&self, reason: DisconnectReason) -> bool {
+        if reason == DisconnectReason::ClosedByClient || self.is_disconnecting() {
+            return false;
+        }
+        match (&self.hooks.reconnect_if, self.session()) {
+            // A panic in it decides nothing, either.
+            (Some(reconnect_if), Some(session)) => {
+                catch_unwind(AssertUnwindSafe(|| reconnect_if(&session, reason))).unwrap_or(true)
+            }
+            _ => true,
         }
     }
 
@@ -178,9 +196,8 @@ async fn supervise<E: Endpoint>(
         if let Some(queue) = &shared.queue {
             queue.lost();
         }
-        let wanted = reason == DisconnectReason::ClosedByClient || shared.is_disconnecting();
         let next = match &mut delays {
-            Some(delays) if !wanted => replace(&endpoint, delays, &shared).await,
+            Some(delays) if shared.is_to_be_replaced(reason) => replace(&endpoint, delays, &shared).await,
             _ => None,
         };
         match next {

@@ -117,6 +117,26 @@ impl<E, F> TcpClient<E, F> {
         self
     }
 
+    /// Decides whether a connection that has ended is to be replaced, by its session and the reason; default: unless this side
+    /// has closed it. Asked after `on_disconnected`, and only with [`reconnect`](Self::reconnect). If not, the client ends.
+    ///
+    /// ```
+    /// use storm_client::{ReconnectOptions, TcpClient};
+    /// use storm_core::DisconnectReason;
+    ///
+    /// let client = TcpClient::new("127.0.0.1:5000")
+    ///     .reconnect(ReconnectOptions::default())
+    ///     // A server that ends the connection by itself has no use for us.
+    ///     .reconnect_if(|_, reason| reason != DisconnectReason::ClosedByServer);
+    /// ```
+    pub fn reconnect_if(
+        mut self,
+        is_to_be_replaced: impl Fn(&Session, DisconnectReason) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.reconnect_if = Some(Box::new(is_to_be_replaced));
+        self
+    }
+
     /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
     /// after each loss) and the delay.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self

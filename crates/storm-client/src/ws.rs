@@ -221,6 +221,27 @@ impl<E> WsClient<E> {
         self
     }
 
+    /// Decides whether a connection that has ended is to be replaced, by its session and the reason; default: unless this side
+    /// has closed it. Asked after `on_disconnected`, and only with [`reconnect`](Self::reconnect). If not, the client ends.
+    ///
+    /// ```
+    /// use storm_client::{ReconnectOptions, WsClient};
+    ///
+    /// let client = WsClient::new("ws://localhost:8080")
+    ///     .reconnect(ReconnectOptions::default())
+    ///     // 4001: banned, in this application's words.
+    ///     .reconnect_if(|session, _| session.close_frame().is_none_or(|frame| u16::from(frame.code) != 4001));
+    /// ```
+    pub fn reconnect_if(
+        mut self,
+        is_to_be_replaced: impl Fn(&WsSession, DisconnectReason) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.reconnect_if = Some(Box::new(move |session, reason| {
+            WsSession::of(session).is_none_or(|session| is_to_be_replaced(&session, reason))
+        }));
+        self
+    }
+
     /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
     /// after each loss) and the delay.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self

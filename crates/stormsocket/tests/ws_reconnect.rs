@@ -170,6 +170,38 @@ async fn queued_messages_reach_the_next_server_in_order() {
 }
 
 #[tokio::test]
+async fn an_end_that_is_final_ends_the_client() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (handler, mut observed) = observer();
+    let connecting = WsClient::new(format!("ws://{}", listener.local_addr().unwrap()))
+        .reconnect(ReconnectOptions::default().delay(SHORT))
+        .reconnect_if(|session, reason| {
+            assert_eq!(
+                (reason, session.state()),
+                (DisconnectReason::ClosedByServer, ConnectionState::Closed)
+            );
+            let code = session.close_frame().map(|frame| u16::from(frame.code));
+            assert_ne!(code, Some(4000), "a panic decides nothing");
+            code != Some(4001)
+        })
+        .handler(handler)
+        .connect();
+    let connecting = tokio::spawn(connecting);
+    for code in [1000, 4000, 4001] {
+        let mut peer = Peer::accept(&listener).await;
+        observed.connected().await;
+        peer.send(0x88, goodbye(code, "")).await;
+        assert_eq!(peer.closes().await, Some(code));
+        drop(peer);
+        observed.disconnected().await;
+    }
+    let client = soon(connecting).await.unwrap().unwrap();
+    soon(client.closed()).await;
+    assert_eq!(client.state(), ConnectionState::Closed);
+    observed.finished().await;
+}
+
+#[tokio::test]
 async fn a_queued_text_may_be_bytes_and_others_are_refused_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = ReconnectOptions::default().delay(SHORT).max_queued_bytes(1024);
