@@ -8,10 +8,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -26,37 +25,12 @@ use crate::outbox::{Admission, Control, Encode, Outbox, Part, Payload, Phase, Ti
 use crate::state::{ReasonCell, StateCell};
 use crate::{
     ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, MessageRef, Peer, Role, SendOutcome,
-    Sending, SlowConsumerPolicy,
+    Sending, SessionId, SlowConsumerPolicy,
 };
 
-/// Identifies a session in this process. Counted from 1, never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(u64);
+mod ending;
 
-impl SessionId {
-    pub(crate) fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    /// The number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl From<u64> for SessionId {
-    /// For looking up a number that a person typed; it need not name a session.
-    fn from(number: u64) -> Self {
-        Self(number)
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+pub use ending::Closed;
 
 /// A handle to one connection. Cloning is cheap; every method may be called from any task or thread, together, and
 /// after the connection has ended.
@@ -372,91 +346,6 @@ impl Session {
         })
     }
 
-    /// Closes in an orderly way: what is queued leaves, then the end of the stream (on WebSocket a close frame
-    /// first). Completes when the transport is gone, at the latest after the
-    /// [close deadline](crate::SessionOptions::close_deadline), when the close becomes an abort.
-    ///
-    /// # Cancel safety
-    /// The close begins with the first poll and goes on if the future is dropped.
-    pub async fn close(&self) {
-        self.start_close(self.0.role.closed_by_us());
-        self.closed().await;
-    }
-
-    /// Begins what [`close`](Self::close) does, for `reason`, and does not wait for the end.
-    pub fn start_close(&self, reason: DisconnectReason) {
-        self.start_close_with(reason, None);
-    }
-
-    /// [`start_close`](Self::start_close) with a close code and text for protocols that carry them.
-    pub fn start_close_with(&self, reason: DisconnectReason, goodbye: Option<(u16, ByteString)>) {
-        let mut outbox = self.outbox();
-        if outbox.phase == Phase::Open {
-            self.0.reason.set(reason);
-            self.0.state.advance(ConnectionState::Closing);
-            outbox.begin_close(goodbye);
-        }
-    }
-
-    /// Completes when the transport is gone. Ends nothing by itself.
-    ///
-    /// # Cancel safety
-    /// May be dropped and called again.
-    pub fn closed(&self) -> Closed<'_> {
-        Closed { session: self }
-    }
-
-    /// Ends the connection at once: nothing queued is sent, a TCP peer sees a reset.
-    pub fn abort(&self) {
-        self.abort_for(DisconnectReason::Aborted);
-    }
-
-    /// [`abort`](Self::abort) for another reason. A reason that was there before stays.
-    pub fn abort_for(&self, reason: DisconnectReason) {
-        self.abort_if(reason, |_| true);
-    }
-
-    /// Aborts if `condition` holds; returns whether this call did.
-    pub(crate) fn abort_if(
-        &self,
-        reason: DisconnectReason,
-        condition: impl FnOnce(&Outbox<dyn Encode + 'static>) -> bool,
-    ) -> bool {
-        let mut outbox = self.outbox();
-        let aborts = outbox.phase < Phase::Aborting && condition(&outbox);
-        if !aborts {
-            return false;
-        }
-        self.0.reason.set(reason);
-        self.0.state.advance(ConnectionState::Closing);
-        let remains = outbox.begin_abort();
-        drop(outbox);
-        drop(remains);
-        true
-    }
-
-    /// Ends it for `reason`, because user code panicked: with what the protocol says then, or at once.
-    pub(crate) fn end_after_panic(&self, reason: DisconnectReason) {
-        let goodbye = self.outbox().goodbye_after_panic();
-        match goodbye {
-            Some(goodbye) => self.start_close_with(reason, Some(goodbye)),
-            None => self.abort_for(reason),
-        }
-    }
-
-    /// As [`end_after_panic`](Self::end_after_panic), and leaves a note of the panic for the connection task.
-    #[cold]
-    pub(crate) fn end_after_hook_panic(&self, panic: PanicMessage) {
-        self.with_extras(|extras| {
-            extras.hook_panic.get_or_insert(panic);
-        });
-        self.end_after_panic(DisconnectReason::Aborted);
-    }
-
-    pub(crate) fn take_hook_panic(&self) -> Option<PanicMessage> {
-        self.0.extras.lock().as_mut()?.hook_panic.take()
-    }
-
     /// Sends a control message, if the protocol has any: at once or not at all, whatever the policy. Returns whether it
     /// was taken: not if the session is closing, nor, except for a pong, if the outbox is full.
     pub fn control(&self, control: Control) -> bool {
@@ -606,25 +495,5 @@ impl Drop for Place<'_> {
         if let Some(ticket) = self.ticket {
             self.session.leave_line(ticket);
         }
-    }
-}
-
-/// The future of [`Session::closed`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless awaited"]
-pub struct Closed<'a> {
-    session: &'a Session,
-}
-
-impl Future for Closed<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut outbox = self.session.outbox();
-        if outbox.phase == Phase::Closed {
-            return Poll::Ready(());
-        }
-        outbox.wait_for_close(cx.waker());
-        Poll::Pending
     }
 }
