@@ -2,15 +2,17 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use stormsocket::{
-    BoxError, DisconnectReason, Error, ErrorKind, Middleware, SendError, ServerHandle, Session,
-    SlowConsumerPolicy,
+    BoxError, DisconnectReason, Error, ErrorKind, Middleware, ReconnectOptions, SendError, ServerHandle,
+    Session, SlowConsumerPolicy, TcpClient,
 };
 use support::*;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 /// The server still serves: a new session echoes.
@@ -108,6 +110,79 @@ async fn a_panic_in_any_handler_ends_its_session_and_no_other() {
         assert_alive(&server).await;
         stop(&server).await;
         assert_eq!(server.metrics().error_count, expected.len() as u64 - 1, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_any_handler_of_a_client_ends_its_connection_and_another_follows() {
+    for place in ["connected", "data", "disconnected", "error"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (recorder, mut log) = recorder();
+        let first = Arc::new(AtomicBool::new(true));
+        let act = move |here: &'static str| {
+            let panics = here == place && first.swap(false, Ordering::SeqCst);
+            async move { assert!(!panics, "panic in {here}") }
+        };
+        let (c, m, d, e) = (act.clone(), act.clone(), act.clone(), act);
+        let client = TcpClient::new(listener.local_addr().unwrap())
+            .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+            .handler(recorder)
+            .on_connected(move |_| c("connected"))
+            .on_data(move |_, data| {
+                let act = m("data");
+                async move {
+                    act.await;
+                    if data == "fail" { Err("so that there is an error") } else { Ok(()) }
+                }
+            })
+            .on_disconnected(move |_, _| d("disconnected"))
+            .on_error(move |_, _| e("error"))
+            .connect()
+            .await
+            .unwrap();
+        let mut peer = Peer(soon(listener.accept()).await.unwrap().0);
+        let session = log.connected().await;
+        // A write would swallow the reset that comes without it.
+        if place != "connected" {
+            peer.send(b"fail").await;
+        }
+        if place == "disconnected" {
+            peer.half_close().await;
+        } else {
+            peer.expect_reset().await;
+        }
+        let data = || Event::Data(session.clone(), Bytes::from_static(b"fail"));
+        let error = |kind| Event::Error(Some(session.clone()), kind);
+        let end = |reason| Event::Disconnected(session.clone(), reason);
+        let expected = match place {
+            "connected" => vec![error(ErrorKind::Panic), end(DisconnectReason::Aborted)],
+            "data" => vec![data(), error(ErrorKind::Panic), end(DisconnectReason::Aborted)],
+            "disconnected" => vec![
+                data(),
+                error(ErrorKind::Handler),
+                end(DisconnectReason::ClosedByServer),
+                error(ErrorKind::Panic),
+            ],
+            _ => vec![
+                data(),
+                error(ErrorKind::Handler),
+                error(ErrorKind::Panic),
+                end(DisconnectReason::Aborted),
+            ],
+        };
+        for event in &expected {
+            assert_eq!(&log.next().await, event, "{place}");
+        }
+        let mut next = Peer(soon(listener.accept()).await.unwrap().0);
+        assert_ne!(log.connected().await, session);
+        next.send(b"fine").await;
+        assert_eq!(log.data().await, "fine", "{place}");
+        client.abort();
+        soon(client.closed()).await;
+        assert_eq!(log.disconnected().await, DisconnectReason::Aborted);
+        log.assert_quiet();
+        let errors = expected.iter().filter(|event| matches!(event, Event::Error(..))).count();
+        assert_eq!(client.hub().metrics().error_count, errors as u64, "{place}");
     }
 }
 

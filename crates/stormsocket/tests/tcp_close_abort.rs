@@ -2,18 +2,20 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use storm_core::SessionOptions;
 use storm_core::events::{Adapter, Chain, OnMessage};
 use stormsocket::{
-    ConnectionState, DisconnectReason, LengthPrefixFramer, RawFramer, SendError, Session, SessionKey,
-    TcpClient,
+    BoxError, ConnectionState, DisconnectReason, Error, LengthPrefixFramer, RawFramer, SendError, Session,
+    SessionKey, TcpClient, TcpHandler,
 };
 use support::virtual_time::in_memory;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -421,6 +423,66 @@ async fn nothing_a_handler_does_to_its_session_deadlocks() {
             assert!(did || may_not_happen, "deed {deed} in {place}: {reason}");
             assert!(end.try_recv().is_err(), "once");
             stop(&server).await;
+        }
+    }
+}
+
+/// A client's handler that meddles with its session in one place.
+struct Meddling {
+    deed: usize,
+    place: &'static str,
+    did: Arc<AtomicBool>,
+}
+
+impl Meddling {
+    async fn act(&self, session: &Session, here: &str) {
+        if here == self.place {
+            meddle(session, self.deed).await;
+            assert!(!self.did.swap(true, Ordering::SeqCst), "once");
+        }
+    }
+}
+
+impl TcpHandler for Meddling {
+    async fn on_connected(&self, session: &Session) -> Result<(), BoxError> {
+        self.act(session, "connected").await;
+        Ok(())
+    }
+
+    async fn on_data(&self, session: &Session, _: bytes::Bytes) -> Result<(), BoxError> {
+        self.act(session, "data").await;
+        Err("so that there is an error".into())
+    }
+
+    async fn on_disconnected(&self, session: &Session, _: DisconnectReason) -> Result<(), BoxError> {
+        self.act(session, "disconnected").await;
+        Ok(())
+    }
+
+    async fn on_error(&self, session: Option<&Session>, _: &Error) {
+        self.act(session.expect("a session"), "error").await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_a_clients_handler_does_to_its_session_deadlocks() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for deed in 0..7 {
+        for place in ["connected", "data", "disconnected", "error"] {
+            let did = Arc::new(AtomicBool::new(false));
+            let client = TcpClient::new(listener.local_addr().unwrap())
+                .close_deadline(Duration::from_millis(500))
+                .handler(Meddling { deed, place, did: did.clone() })
+                .connect()
+                .await
+                .unwrap();
+            let mut peer = Peer(soon(listener.accept()).await.unwrap().0);
+            // It may be gone already.
+            let _ = peer.0.write_all(b"x").await;
+            let _ = peer.0.shutdown().await;
+            let _ = soon(peer.0.read_to_end(&mut Vec::new())).await;
+            soon(client.closed()).await;
+            assert!(did.load(Ordering::SeqCst), "deed {deed} in {place}: {:?}", client.disconnect_reason());
         }
     }
 }

@@ -2,16 +2,17 @@
 
 mod ws_support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use stormsocket::{
-    BoxError, CloseCode, DisconnectReason, Error, ErrorKind, Middleware, RateLimit, SendError, ServerHandle,
-    Session, StartError, WsServer, WsSession,
+    BoxError, CloseCode, DisconnectReason, Error, ErrorKind, Message, Middleware, RateLimit,
+    ReconnectOptions, SendError, ServerHandle, Session, StartError, WsClient, WsHandler, WsServer, WsSession,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use ws_support::*;
 
@@ -132,6 +133,69 @@ async fn a_hook_that_panics_over_a_send_from_elsewhere_ends_the_session_with_101
     assert_eq!(reason, DisconnectReason::Aborted);
 }
 
+#[tokio::test]
+async fn a_panic_in_any_handler_of_a_client_closes_with_1011_and_another_connection_follows() {
+    for place in ["connected", "message", "disconnected", "error"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (handler, mut observed) = observer();
+        let first = Arc::new(AtomicBool::new(true));
+        let act = move |here: &'static str| {
+            let panics = here == place && first.swap(false, Ordering::SeqCst);
+            async move { assert!(!panics, "panic in {here}") }
+        };
+        let (c, m, d, e) = (act.clone(), act.clone(), act.clone(), act);
+        let client = WsClient::new(format!("ws://{}", listener.local_addr().unwrap()))
+            .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+            .handler(handler)
+            .on_connected(move |_| c("connected"))
+            .on_message(move |_, message| {
+                let act = m("message");
+                async move {
+                    act.await;
+                    if message.text() == Some("fail") { Err("so that there is an error") } else { Ok(()) }
+                }
+            })
+            .on_disconnected(move |_, _| d("disconnected"))
+            .on_error(move |_, _| e("error"));
+        let (client, mut peer) = tokio::join!(soon(client.connect()), Peer::accept(&listener));
+        let client = client.unwrap();
+        let session = observed.connected().await;
+        if place != "connected" {
+            peer.send(0x81, "fail").await;
+            assert_eq!(observed.message().await.text(), Some("fail"));
+        }
+        if matches!(place, "disconnected" | "error") {
+            assert_eq!(observed.error().await.0, ErrorKind::Handler);
+        }
+        if place == "disconnected" {
+            peer.send(0x88, goodbye(1000, "")).await;
+            assert_eq!(peer.closes().await, Some(1000));
+            drop(peer);
+            assert_eq!(observed.disconnected().await, DisconnectReason::ClosedByServer);
+        } else {
+            assert_eq!(peer.closes().await, Some(1011), "{place}");
+            peer.send(0x88, goodbye(1011, "")).await;
+            drop(peer);
+        }
+        let (kind, text) = observed.error().await;
+        assert_eq!(kind, ErrorKind::Panic);
+        assert!(text.contains(&format!("panic in {place}")), "{text}");
+        if place != "disconnected" {
+            assert_eq!(observed.disconnected().await, DisconnectReason::Aborted, "{place}");
+        }
+        let mut next = Peer::accept(&listener).await;
+        assert_ne!(observed.connected().await.id(), session.id());
+        next.send(0x81, "fine").await;
+        assert_eq!(observed.message().await.text(), Some("fine"));
+        client.abort();
+        soon(client.closed()).await;
+        assert_eq!(observed.disconnected().await, DisconnectReason::Aborted);
+        let errors = if matches!(place, "disconnected" | "error") { 2 } else { 1 };
+        assert_eq!(client.hub().metrics().error_count, errors, "{place}");
+        observed.finished().await;
+    }
+}
+
 async fn meddle(session: &WsSession, deed: usize) {
     match deed {
         0 => session.close().await,
@@ -213,6 +277,65 @@ async fn nothing_a_handler_does_to_its_session_deadlocks() {
             assert!(did || may_not_happen, "deed {deed} in {place}: {reason}");
             assert!(end.try_recv().is_err(), "once");
             stop(server).await;
+        }
+    }
+}
+
+/// A client's handler that meddles with its session in one place.
+struct Meddling {
+    deed: usize,
+    place: &'static str,
+    did: Arc<AtomicBool>,
+}
+
+impl Meddling {
+    async fn act(&self, session: &WsSession, here: &str) {
+        if here == self.place {
+            meddle(session, self.deed).await;
+            assert!(!self.did.swap(true, Ordering::SeqCst), "once");
+        }
+    }
+}
+
+impl WsHandler for Meddling {
+    async fn on_connected(&self, session: &WsSession) -> Result<(), BoxError> {
+        self.act(session, "connected").await;
+        Ok(())
+    }
+
+    async fn on_message(&self, session: &WsSession, _: Message) -> Result<(), BoxError> {
+        self.act(session, "message").await;
+        Err("so that there is an error".into())
+    }
+
+    async fn on_disconnected(&self, session: &WsSession, _: DisconnectReason) -> Result<(), BoxError> {
+        self.act(session, "disconnected").await;
+        Ok(())
+    }
+
+    async fn on_error(&self, session: Option<&WsSession>, _: &Error) {
+        self.act(session.expect("a session"), "error").await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_a_clients_handler_does_to_its_session_deadlocks() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for deed in 0..8 {
+        for place in ["connected", "message", "disconnected", "error"] {
+            let did = Arc::new(AtomicBool::new(false));
+            let client = WsClient::new(format!("ws://{}", listener.local_addr().unwrap()))
+                .close_deadline(Duration::from_millis(500))
+                .handler(Meddling { deed, place, did: did.clone() });
+            let (client, mut peer) = tokio::join!(soon(client.connect()), Peer::accept(&listener));
+            // It may be gone already.
+            let frames = [plain(0x81, b"x"), plain(0x88, &goodbye(1000, ""))].concat();
+            let _ = peer.stream.write_all(&frames).await;
+            let _ = peer.stream.shutdown().await;
+            let _ = soon(peer.stream.read_to_end(&mut Vec::new())).await;
+            let client = client.unwrap();
+            soon(client.closed()).await;
+            assert!(did.load(Ordering::SeqCst), "deed {deed} in {place}: {:?}", client.disconnect_reason());
         }
     }
 }
