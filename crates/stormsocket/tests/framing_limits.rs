@@ -2,92 +2,154 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use stormsocket::{
-    DelimiterFramer, DisconnectReason, ErrorKind, FramingError, LengthPrefixFramer, MessageFramer, SendError,
-    ServerHandle, Wire,
+    ClientHandle, DelimiterFramer, DisconnectReason, ErrorKind, FramingError, LengthPrefixFramer,
+    MessageFramer, ReconnectOptions, Role, SendError, ServerHandle, TcpClient, Wire,
 };
 use support::*;
+use tokio::net::TcpListener;
 
 const LIMIT: u32 = 1000;
 
+fn limit() -> LengthPrefixFramer {
+    LengthPrefixFramer::new().max_message(LIMIT)
+}
+
 async fn limited(recorder: Recorder) -> ServerHandle {
-    local_server()
-        .framer(LengthPrefixFramer::new().max_message(LIMIT))
-        .handler(recorder)
-        .start()
-        .await
-        .unwrap()
+    local_server().framer(limit()).handler(recorder).start().await.unwrap()
+}
+
+/// A server, or a client that connects anew after each end.
+enum Side {
+    Server(ServerHandle),
+    Client(ClientHandle, TcpListener),
+}
+
+impl Side {
+    async fn start<F: MessageFramer + Clone + Sync>(role: Role, framer: F, recorder: Recorder) -> Self {
+        if role == Role::Server {
+            return Self::Server(local_server().framer(framer).handler(recorder).start().await.unwrap());
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpClient::new(listener.local_addr().unwrap())
+            .framer(framer)
+            .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+            .handler(recorder);
+        Self::Client(client.connect().await.unwrap(), listener)
+    }
+
+    /// The scripted peer of its next session.
+    async fn peer(&self) -> Peer {
+        let peer = match self {
+            Self::Server(server) => Peer::connect(addr_of(server)).await,
+            Self::Client(_, listener) => Peer(soon(listener.accept()).await.unwrap().0),
+        };
+        peer.0.set_nodelay(true).unwrap();
+        peer
+    }
+
+    fn ended_by_peer(&self) -> DisconnectReason {
+        match self {
+            Self::Server(_) => DisconnectReason::ClosedByClient,
+            Self::Client(..) => DisconnectReason::ClosedByServer,
+        }
+    }
+
+    /// Nothing else has happened, but that a client has connected once more; returns how many errors there were.
+    async fn finish(self, mut log: Log) -> u64 {
+        let metrics = match &self {
+            Self::Server(server) => {
+                stop(server).await;
+                server.metrics()
+            }
+            Self::Client(client, _) => {
+                let _peer = self.peer().await;
+                log.connected().await;
+                client.abort();
+                soon(client.closed()).await;
+                assert_eq!(log.disconnected().await, DisconnectReason::Aborted);
+                client.hub().metrics()
+            }
+        };
+        log.assert_quiet();
+        metrics.error_count
+    }
 }
 
 #[tokio::test]
 async fn lengths_zero_and_limit_are_delivered_however_they_are_split() {
-    let (recorder, mut log) = recorder();
-    let server = limited(recorder).await;
     let largest = vec![5; LIMIT as usize];
     let wire = [frame(b""), frame(&largest), frame(b"x")].concat();
-    for split in [1, 2, 3, 4, 5, 6, 7, 8, 9, 500, 1007, 1008, 1009, 1010, 1011, 1012] {
-        let mut peer = Peer::connect(addr_of(&server)).await;
-        peer.0.set_nodelay(true).unwrap();
-        let session = log.connected().await;
-        peer.send(&wire[..split]).await;
-        // The rest comes when the server has seen the first part.
-        until(|| session.metrics().bytes_received == split as u64).await;
-        peer.send(&wire[split..]).await;
-        assert_eq!(log.data().await, "");
-        assert_eq!(log.data().await, largest);
-        assert_eq!(log.data().await, "x");
-        drop(peer);
-        assert_eq!(log.disconnected().await, DisconnectReason::ClosedByClient);
+    for role in [Role::Server, Role::Client] {
+        let (recorder, mut log) = recorder();
+        let side = Side::start(role, limit(), recorder).await;
+        for split in [1, 2, 3, 4, 5, 6, 7, 8, 9, 500, 1007, 1008, 1009, 1010, 1011, 1012] {
+            let mut peer = side.peer().await;
+            let session = log.connected().await;
+            peer.send(&wire[..split]).await;
+            // The rest comes when the other side has seen the first part.
+            until(|| session.metrics().bytes_received == split as u64).await;
+            peer.send(&wire[split..]).await;
+            assert_eq!(log.data().await, "");
+            assert_eq!(log.data().await, largest);
+            assert_eq!(log.data().await, "x");
+            drop(peer);
+            assert_eq!(log.disconnected().await, side.ended_by_peer());
+        }
+        assert_eq!(side.finish(log).await, 0);
     }
-    stop(&server).await;
-    assert_eq!(server.metrics().error_count, 0);
 }
 
 #[tokio::test]
 async fn a_length_over_the_limit_ends_the_session_before_the_body() {
-    let (recorder, mut log) = recorder();
-    let server = limited(recorder).await;
-    for length in [LIMIT + 1, u32::MAX] {
-        for split in 0..4 {
-            let mut peer = Peer::connect(addr_of(&server)).await;
-            peer.0.set_nodelay(true).unwrap();
-            let session = log.connected().await;
-            peer.send(&frame(b"before")).await;
-            assert_eq!(log.data().await, "before");
-            let prefix = length.to_be_bytes();
-            peer.send(&prefix[..split]).await;
-            until(|| session.metrics().bytes_received == 10 + split as u64).await;
-            assert_eq!(session.disconnect_reason(), None);
-            peer.send(&prefix[split..]).await;
-            // Not one byte of the body is needed.
-            peer.expect_end().await;
-            assert_eq!(log.error().await, ErrorKind::Protocol);
-            drop(peer);
-            assert_eq!(log.disconnected().await, DisconnectReason::MessageTooBig);
-            assert_eq!(session.metrics().bytes_received, 14);
+    for role in [Role::Server, Role::Client] {
+        let (recorder, mut log) = recorder();
+        let side = Side::start(role, limit(), recorder).await;
+        let mut rows = 0;
+        for length in [LIMIT + 1, u32::MAX] {
+            for split in 0..4 {
+                let mut peer = side.peer().await;
+                let session = log.connected().await;
+                peer.send(&frame(b"before")).await;
+                assert_eq!(log.data().await, "before");
+                let prefix = length.to_be_bytes();
+                peer.send(&prefix[..split]).await;
+                until(|| session.metrics().bytes_received == 10 + split as u64).await;
+                assert_eq!(session.disconnect_reason(), None);
+                peer.send(&prefix[split..]).await;
+                // Not one byte of the body is needed.
+                peer.expect_end().await;
+                assert_eq!(log.error().await, ErrorKind::Protocol);
+                drop(peer);
+                assert_eq!(log.disconnected().await, DisconnectReason::MessageTooBig);
+                assert_eq!(session.metrics().bytes_received, 14);
+                rows += 1;
+            }
         }
+        assert_eq!(side.finish(log).await, rows);
     }
-    stop(&server).await;
-    log.assert_quiet();
 }
 
 #[tokio::test]
 async fn a_body_behind_a_refused_length_is_neither_kept_nor_understood() {
-    let (recorder, mut log) = recorder();
-    let server = limited(recorder).await;
-    let mut peer = Peer::connect(addr_of(&server)).await;
     // The body looks like frames.
     let body: Vec<u8> = (0..200_000).flat_map(|_| frame(b"looks like a frame")).collect();
-    peer.send(&u32::MAX.to_be_bytes()).await;
-    peer.send(&body).await;
-    peer.half_close().await;
-    peer.expect_end().await;
-    log.connected().await;
-    assert_eq!(log.error().await, ErrorKind::Protocol);
-    assert_eq!(log.disconnected().await, DisconnectReason::MessageTooBig);
-    stop(&server).await;
-    log.assert_quiet();
+    for role in [Role::Server, Role::Client] {
+        let (recorder, mut log) = recorder();
+        let side = Side::start(role, limit(), recorder).await;
+        let mut peer = side.peer().await;
+        peer.send(&u32::MAX.to_be_bytes()).await;
+        peer.send(&body).await;
+        peer.half_close().await;
+        peer.expect_end().await;
+        log.connected().await;
+        assert_eq!(log.error().await, ErrorKind::Protocol);
+        assert_eq!(log.disconnected().await, DisconnectReason::MessageTooBig);
+        assert_eq!(side.finish(log).await, 1);
+    }
 }
 
 #[tokio::test]
@@ -189,6 +251,31 @@ impl MessageFramer for Misbehaving {
     }
 }
 
+/// What to send to make it misbehave, the error that is, and how the session ends.
+const MISBEHAVIOURS: [(&str, ErrorKind, DisconnectReason); 4] = [
+    ("e", ErrorKind::Protocol, DisconnectReason::ProtocolError),
+    ("n", ErrorKind::Protocol, DisconnectReason::ProtocolError),
+    ("g", ErrorKind::Protocol, DisconnectReason::ProtocolError),
+    ("p", ErrorKind::Panic, DisconnectReason::ProtocolError),
+];
+
+#[tokio::test]
+async fn a_framer_that_misbehaves_ends_its_connection_and_a_client_opens_another() {
+    let (recorder, mut log) = recorder();
+    let side = Side::start(Role::Client, Misbehaving { failed: false }, recorder).await;
+    for (byte, kind, reason) in MISBEHAVIOURS {
+        let mut peer = side.peer().await;
+        log.connected().await;
+        peer.send(b"fine").await;
+        assert_eq!(log.data().await, "fine", "before {byte}");
+        peer.send(byte.as_bytes()).await;
+        assert_eq!(log.error().await, kind, "{byte}");
+        drop(peer);
+        assert_eq!(log.disconnected().await, reason, "{byte}");
+    }
+    assert_eq!(side.finish(log).await, 4);
+}
+
 #[tokio::test]
 async fn a_framer_that_misbehaves_ends_its_session_and_no_other() {
     let (recorder, mut log) = recorder();
@@ -196,13 +283,7 @@ async fn a_framer_that_misbehaves_ends_its_session_and_no_other() {
         local_server().framer(Misbehaving { failed: false }).handler(recorder).start().await.unwrap();
     let mut bystander = Peer::connect(addr_of(&server)).await;
     let bystander_session = log.connected().await;
-    let cases = [
-        ("e", ErrorKind::Protocol, DisconnectReason::ProtocolError),
-        ("n", ErrorKind::Protocol, DisconnectReason::ProtocolError),
-        ("g", ErrorKind::Protocol, DisconnectReason::ProtocolError),
-        ("p", ErrorKind::Panic, DisconnectReason::ProtocolError),
-    ];
-    for (byte, kind, reason) in cases {
+    for (byte, kind, reason) in MISBEHAVIOURS {
         let mut peer = Peer::connect(addr_of(&server)).await;
         log.connected().await;
         peer.send(byte.as_bytes()).await;
