@@ -3,15 +3,32 @@
 mod support;
 mod tls_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
 use stormsocket::{
-    DisconnectReason, SendError, SendOutcome, SlowConsumerPolicy, TcpClient, WsClient, WsServer,
+    ClientHandle, DisconnectReason, SendError, SendOutcome, SlowConsumerPolicy, TcpClient, WsClient, WsServer,
 };
 use support::*;
 use tls_support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// A client that lets 1000 bytes wait, and the scripted server it is connected to.
+async fn client_and_peer(recorder: Recorder) -> (ClientHandle, AcceptedPeer) {
+    let ca = Ca::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(&ca.issue(&["localhost"]))));
+    let client = TcpClient::new(format!("localhost:{}", listener.local_addr().unwrap().port()))
+        .tls(ca.client_options())
+        .max_pending_send_bytes(1000)
+        .handler(recorder);
+    let accepting = async { acceptor.accept(listener.accept().await.unwrap().0).await };
+    let (client, peer) = soon(async { tokio::join!(client.connect(), accepting) }).await;
+    (client.unwrap(), peer.unwrap())
+}
 
 #[tokio::test]
 async fn large_and_small_messages_in_both_directions() {
@@ -120,6 +137,52 @@ async fn an_end_without_close_notify_is_a_transport_error() {
     assert_eq!(log.disconnected().await, DisconnectReason::TransportError);
     stop(&server).await;
     // An end, not an error.
+    log.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_client_tells_a_servers_orderly_end_from_one_without_close_notify() {
+    for orderly in [true, false] {
+        let (recorder, mut log) = recorder();
+        let (client, mut peer) = client_and_peer(recorder).await;
+        log.connected().await;
+        peer.write_all(b"last words").await.unwrap();
+        peer.flush().await.unwrap();
+        if orderly {
+            soon(peer.shutdown()).await.unwrap();
+        } else {
+            soon(peer.get_mut().0.shutdown()).await.unwrap();
+        }
+        assert_eq!(log.data().await, "last words");
+        let expected =
+            if orderly { DisconnectReason::ClosedByServer } else { DisconnectReason::TransportError };
+        assert_eq!(log.disconnected().await, expected);
+        soon(client.closed()).await;
+        // Either is an end, not an error.
+        log.assert_quiet();
+        assert_eq!(client.hub().metrics().error_count, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_clients_abort_is_a_reset_and_what_waits_fails() {
+    let (recorder, mut log) = recorder();
+    let (client, mut peer) = client_and_peer(recorder).await;
+    let session = log.connected().await;
+    session.send(vec![1; 32 << 20]).await.unwrap();
+    let waiting = tokio::spawn({
+        let session = session.clone();
+        async move { session.send("waiting").await }
+    });
+    tokio::task::yield_now().await;
+    session.abort();
+    let sent = soon(waiting).await.unwrap();
+    assert!(matches!(sent, Err(SendError::Closed(Some(DisconnectReason::Aborted)))), "{sent:?}");
+    let error = soon(peer.read_to_end(&mut Vec::new())).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(log.disconnected().await, DisconnectReason::Aborted);
+    assert_eq!(session.pending_send_bytes(), 0);
+    soon(client.closed()).await;
     log.assert_quiet();
 }
 
