@@ -181,6 +181,34 @@ mod tests {
         assert_eq!(shared.slots.used(), 0);
     }
 
+    /// Has an error handler that panics.
+    struct Panics;
+
+    impl Endpoint for Panics {
+        fn serve(self: &Arc<Self>, _: Stream, _: Option<SocketAddr>, _: &Arc<Shared>, _: Slot) {}
+
+        async fn report(&self, error: &Error) {
+            panic!("{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_handler_that_panics_does_not_end_the_accepting() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let listener = Failing { errors: Mutex::new(vec![io::ErrorKind::Other; 3]), calls: calls.clone() };
+        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+        let shared = shared(&hub);
+        let listening = shared.listening.take().expect("no limit");
+        let accepting =
+            tokio::spawn(accept_loop(listener, Arc::new(Panics), shared.clone(), listening, None));
+        while calls.load(Ordering::Relaxed) < 4 && !accepting.is_finished() {
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(hub.metrics().error_count, 3);
+        shared.enter(Phase::Stopping);
+        accepting.await.expect("no panic");
+    }
+
     /// Has an error handler that hangs.
     struct Hangs;
 

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use stormsocket::{
-    ClientHandle, ConfigError, ConnectError, ConnectionState, DisconnectReason, ReconnectOptions, SendError,
-    TcpClient,
+    ClientHandle, ConfigError, ConnectError, ConnectionState, DisconnectReason, ErrorKind, ReconnectOptions,
+    SendError, TcpClient,
 };
 use support::*;
 use tokio::io::AsyncReadExt;
@@ -261,6 +261,42 @@ async fn handlers_of_a_reconnect_run_in_order_before_the_attempt() {
     for expected in ["first begins", "first ends", "second"] {
         assert_eq!(soon(called.recv()).await, Some(expected));
     }
+    soon(client.disconnect()).await;
+}
+
+#[tokio::test]
+async fn a_panic_of_on_reconnecting_is_reported_and_stops_neither_the_other_handlers_nor_the_attempt() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (recorder, mut log) = recorder();
+    let (attempts, mut tried) = mpsc::unbounded_channel();
+    let client = TcpClient::new(listener.local_addr().unwrap())
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+        .handler(recorder)
+        .on_reconnecting(|_, _| -> std::future::Ready<()> { panic!("before there is a future") })
+        .on_reconnecting(|_, _| async { panic!("in the future") })
+        .on_reconnecting(move |attempt, _| {
+            let _ = attempts.send(attempt);
+            async {}
+        })
+        // One without a session; a panic over that is the end of it.
+        .on_error(|session, _| async move { assert!(session.is_some(), "no session") })
+        .connect()
+        .await
+        .unwrap();
+    let mut stream = accept(&listener).await;
+    log.connected().await;
+    for _ in 0..2 {
+        drop(stream);
+        assert_eq!(log.disconnected().await, DisconnectReason::ClosedByServer);
+        for _ in 0..2 {
+            assert_eq!(log.next().await, Event::Error(None, ErrorKind::Panic));
+        }
+        assert_eq!(soon(tried.recv()).await, Some(1));
+        stream = accept(&listener).await;
+        log.connected().await;
+    }
+    assert_eq!(client.hub().metrics().error_count, 4);
+    drop(stream);
     soon(client.disconnect()).await;
 }
 

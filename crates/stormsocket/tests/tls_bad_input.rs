@@ -71,6 +71,36 @@ async fn what_is_no_tls_gets_an_alert_and_no_session() {
 }
 
 #[tokio::test]
+async fn a_panic_over_an_error_without_a_session_goes_no_further() {
+    let ca = Ca::new();
+    let (recorder, mut log) = recorder();
+    let server = local_server()
+        .tls(ca.issue(&["localhost"]).options())
+        .handler(recorder)
+        .on_error(|session, _| async move { assert!(session.is_some(), "no session") })
+        .start()
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let mut peer = Peer::connect(addr_of(&server)).await;
+        peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        peer.half_close().await;
+        assert_eq!(peer.rest().await[..6], FATAL_ALERT);
+        assert_eq!(log.next().await, Event::Error(None, ErrorKind::Handshake));
+    }
+    all_places_are_free(&server).await;
+    let mut good = tls_peer(addr_of(&server), &ca).await;
+    log.connected().await;
+    good.write_all(b"fine").await.unwrap();
+    assert_eq!(log.data().await, "fine");
+    drop(good);
+    stop(&server).await;
+    // Each attempt went to its end, with its handler.
+    let metrics = server.metrics();
+    assert_eq!((metrics.handshake_failures, metrics.error_count), (3, 3));
+}
+
+#[tokio::test]
 async fn plain_http_on_a_websocket_servers_tls_port() {
     let ca = Ca::new();
     let (errors, mut reported) = tokio::sync::mpsc::unbounded_channel();

@@ -470,6 +470,30 @@ async fn a_hook_that_panics_is_answered_with_500_and_reported() {
 }
 
 #[tokio::test]
+async fn a_panic_over_the_report_of_a_hooks_panic_changes_nothing() {
+    let (handler, mut observed) = observer();
+    let server = WsServer::bind("127.0.0.1:0")
+        .on_upgrade(|request| async move {
+            assert!(request.headers().contains_key("x-good"), "boom");
+            Ok(Accept::new())
+        })
+        .handler(handler)
+        .on_error(|session, _| async move { assert!(session.is_some(), "no session") })
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(Peer::refused(&server, plus("X-Bad: 1")).await.status, 500);
+    assert_eq!(observed.error().await.0, ErrorKind::Panic);
+    let (peer, _) = Peer::connect_with(&server, "X-Good: 1\r\n").await;
+    observed.connected().await;
+    assert_eq!(server.metrics().error_count, 1);
+    drop(peer);
+    observed.disconnected().await;
+    stop(server).await;
+    observed.finished().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_while_the_hook_runs_leaves_nothing_behind() {
     let (entered, gate) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
     let (enter, pass) = (entered.clone(), gate.clone());
