@@ -7,8 +7,8 @@ use std::time::Duration;
 use storm_core::SessionOptions;
 use storm_core::events::{Adapter, Chain, OnConnected, OnMessage};
 use storm_transport::{Connection, Framed, Link};
-use stormsocket::{DisconnectReason, RawFramer, Session};
-use support::virtual_time::in_memory;
+use stormsocket::{DisconnectReason, RawFramer, Role, Session};
+use support::virtual_time::{in_memory, in_memory_as};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -43,6 +43,35 @@ async fn silence_ends_a_session_and_data_puts_that_off() {
     assert_eq!(connection.task.await.unwrap(), DisconnectReason::IdleTimeout);
     assert_eq!(log.disconnected().await, DisconnectReason::IdleTimeout);
     log.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_is_there_when_the_clock_has_jumped_puts_the_end_off() {
+    for role in [Role::Server, Role::Client] {
+        let (recorder, mut log) = recorder();
+        let mut connection = in_memory_as(role, 1024, options(), RawFramer, Adapter(recorder));
+        log.connected().await;
+        connection.faults.stall_reads(true);
+        connection.peer.write_all(b"before the jump").await.unwrap();
+        // A suspend: data and deadlines are there at once. Of the timers that are due, this one comes first.
+        let faults = connection.faults.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+            faults.stall_reads(false);
+        });
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let woken = Instant::now();
+        assert_eq!(log.data().await, "before the jump", "{role:?}");
+        connection.peer.write_all(b"after it").await.unwrap();
+        assert_eq!(log.data().await, "after it", "{role:?}");
+        assert_eq!(connection.session.disconnect_reason(), None);
+        // From there on silence counts anew.
+        assert_eq!(connection.peer.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(woken.elapsed().as_secs(), TIMEOUT.as_secs());
+        drop(connection.peer);
+        assert_eq!(log.disconnected().await, DisconnectReason::IdleTimeout);
+    }
 }
 
 #[tokio::test(start_paused = true)]

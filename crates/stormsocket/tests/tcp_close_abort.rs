@@ -9,10 +9,10 @@ use std::time::Duration;
 use storm_core::SessionOptions;
 use storm_core::events::{Adapter, Chain, OnMessage};
 use stormsocket::{
-    BoxError, ConnectionState, DisconnectReason, Error, LengthPrefixFramer, RawFramer, SendError, Session,
-    SessionKey, TcpClient, TcpHandler,
+    BoxError, ConnectionState, DisconnectReason, Error, LengthPrefixFramer, RawFramer, Role, SendError,
+    Session, SessionKey, TcpClient, TcpHandler,
 };
-use support::virtual_time::in_memory;
+use support::virtual_time::{in_memory, in_memory_as};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -183,6 +183,27 @@ async fn a_peer_that_reads_nothing_is_cut_at_the_close_deadline() {
     connection.peer.read_to_end(&mut read).await.unwrap();
     assert_eq!(read.len(), 64);
     connection.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_ended_its_stream_and_reads_nothing_is_cut_at_the_close_deadline() {
+    for (role, reason) in
+        [(Role::Server, DisconnectReason::ClosedByClient), (Role::Client, DisconnectReason::ClosedByServer)]
+    {
+        let (recorder, mut log) = recorder();
+        let mut connection = in_memory_as(role, 64, SessionOptions::default(), RawFramer, Adapter(recorder));
+        let session = log.connected().await;
+        session.send(vec![1; 1000]).await.unwrap();
+        let began = Instant::now();
+        connection.peer.shutdown().await.unwrap();
+        session.closed().await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5), "{role:?}");
+        assert_eq!(log.disconnected().await, reason);
+        let mut read = Vec::new();
+        connection.peer.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read.len(), 64);
+        assert_eq!(connection.task.await.unwrap(), reason);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -175,6 +175,32 @@ async fn data_for_a_peer_that_has_half_closed_still_leaves() {
 }
 
 #[tokio::test]
+async fn what_a_client_has_queued_for_a_server_that_has_half_closed_still_leaves() {
+    // As much as above, for the same reason.
+    const LEN: usize = 4 << 20;
+    let (recorder, mut log) = recorder();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpClient::new(listener.local_addr().unwrap())
+        .max_pending_send_bytes(None)
+        .handler(recorder)
+        .connect()
+        .await
+        .unwrap();
+    let mut peer = Peer(soon(listener.accept()).await.unwrap().0);
+    let session = log.connected().await;
+    session.send(vec![7; LEN]).await.unwrap();
+    peer.half_close().await;
+    until(|| session.state() == ConnectionState::Closing).await;
+    assert!(session.pending_send_bytes() > 0);
+    let rest = peer.rest().await;
+    assert_eq!(rest.len(), LEN);
+    assert!(rest.iter().all(|byte| *byte == 7));
+    assert_eq!(log.disconnected().await, DisconnectReason::ClosedByServer);
+    soon(client.closed()).await;
+    assert_eq!(client.hub().metrics().error_count, 0);
+}
+
+#[tokio::test]
 async fn a_partial_frame_at_the_end_of_the_stream_is_no_message() {
     let (recorder, mut log) = recorder();
     let server = local_server().framer(LengthPrefixFramer::new()).handler(recorder).start().await.unwrap();

@@ -29,10 +29,25 @@ where
     E: Events<Session, bytes::Bytes>,
     F: MessageFramer + Clone + Sync,
 {
+    in_memory_as(Role::Server, capacity, options, framer, events)
+}
+
+/// As [`in_memory`], for either side.
+pub fn in_memory_as<E, F>(
+    role: Role,
+    capacity: usize,
+    options: SessionOptions,
+    framer: F,
+    events: E,
+) -> InMemory
+where
+    E: Events<Session, bytes::Bytes>,
+    F: MessageFramer + Clone + Sync,
+{
     let hub: Arc<Hub> = Hub::new(options, MiddlewareChain::default()).expect("valid options");
     let (peer, stream) = tokio::io::duplex(capacity);
     let (stream, faults) = Faulty::new(stream);
-    let driver = Driver::register(&hub, Role::Server, None, FramedEncode::new(framer.clone(), None));
+    let driver = Driver::register(&hub, role, None, FramedEncode::new(framer.clone(), None));
     let session = driver.session().clone();
     let connection = Connection::new(Foreign(stream), Framed::new(framer), driver, BytesMut::new());
     let task = tokio::spawn(async move { connection.run(&events).await });
