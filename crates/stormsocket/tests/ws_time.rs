@@ -64,42 +64,47 @@ async fn fifteen_seconds_and_three_end_at_75_after_a_pong_at_17() {
 
 #[tokio::test(start_paused = true)]
 async fn any_pong_proves_life_and_pings_or_data_do_not() {
-    let (handler, mut observed) = observer();
-    let (_, mut peer, running) =
-        piped(&hub(SessionOptions::default()), Role::Server, &beating(10, 1), ROOM, handler);
-    observed.connected().await;
-    let began = Instant::now();
-    for _ in 0..20 {
-        assert_eq!(peer.frame().await.first, 0x89);
-        peer.send(0x8A, b"not what was asked").await;
-    }
-    assert_eq!(began.elapsed(), 200 * SECOND);
-    let talking = tokio::spawn(async move {
-        loop {
-            sleep(SECOND).await;
-            if peer.try_write([masked(0x81, b"talk"), masked(0x89, b"")].concat()).await.is_err() {
-                break;
-            }
+    for role in [Role::Server, Role::Client] {
+        let (handler, mut observed) = observer();
+        let (_, mut peer, running) =
+            piped(&hub(SessionOptions::default()), role, &beating(10, 1), ROOM, handler);
+        observed.connected().await;
+        let began = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(peer.frame().await.first, 0x89);
+            peer.send(0x8A, b"not what was asked").await;
         }
-    });
-    // Missed at 210 and 220; the tick at 220 is one too many.
-    assert_eq!(running.await.unwrap(), DisconnectReason::HeartbeatTimeout);
-    assert_eq!(began.elapsed(), 220 * SECOND);
-    talking.await.unwrap();
+        assert_eq!(began.elapsed(), 200 * SECOND);
+        let talking = tokio::spawn(async move {
+            let words = [peer.frame_of(0x81, b"talk"), peer.frame_of(0x89, b"")].concat();
+            loop {
+                sleep(SECOND).await;
+                if peer.try_write(&words).await.is_err() {
+                    break;
+                }
+            }
+        });
+        // Missed at 210 and 220; the tick at 220 is one too many.
+        assert_eq!(running.await.unwrap(), DisconnectReason::HeartbeatTimeout);
+        assert_eq!(began.elapsed(), 220 * SECOND);
+        talking.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_peer_is_found_although_the_send_buffer_is_full() {
-    let (handler, _observed) = observer();
-    let (session, peer, running) =
-        piped(&hub(SessionOptions::default()), Role::Server, &beating(15, 3), 1000, handler);
-    let began = Instant::now();
-    let sender = session.clone();
-    let sending = tokio::spawn(async move { while sender.send(vec![0; SHARE_FROM]).await.is_ok() {} });
-    assert_eq!(running.await.unwrap(), DisconnectReason::HeartbeatTimeout);
-    assert_eq!(began.elapsed(), 60 * SECOND);
-    sending.await.unwrap();
-    drop(peer);
+    for role in [Role::Server, Role::Client] {
+        let (handler, _observed) = observer();
+        let (session, peer, running) =
+            piped(&hub(SessionOptions::default()), role, &beating(15, 3), 1000, handler);
+        let began = Instant::now();
+        let sender = session.clone();
+        let sending = tokio::spawn(async move { while sender.send(vec![0; SHARE_FROM]).await.is_ok() {} });
+        assert_eq!(running.await.unwrap(), DisconnectReason::HeartbeatTimeout);
+        assert_eq!(began.elapsed(), 60 * SECOND);
+        sending.await.unwrap();
+        drop(peer);
+    }
 }
 
 #[tokio::test(start_paused = true)]
