@@ -7,12 +7,13 @@ use std::time::Duration;
 use storm_core::SessionOptions;
 use storm_core::events::{Adapter, OnMessage};
 use stormsocket::{
-    DisconnectReason, LengthPrefixFramer, SendError, SendOutcome, ServerHandle, Session, SlowConsumerPolicy,
-    SocketOptions, TcpClient,
+    ClientHandle, DisconnectReason, LengthPrefixFramer, Role, SendError, SendOutcome, ServerHandle,
+    ServerMetrics, Session, SlowConsumerPolicy, SocketOptions, TcpClient,
 };
 use support::virtual_time::in_memory;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 const LIMIT: usize = 64 * 1024;
 
@@ -26,6 +27,52 @@ async fn server(policy: SlowConsumerPolicy, recorder: Recorder) -> ServerHandle 
         .start()
         .await
         .unwrap()
+}
+
+/// A server or a client under a policy.
+enum Side {
+    Server(ServerHandle),
+    Client(ClientHandle),
+}
+
+impl Side {
+    /// With the peer of its session, whose receive buffer is as small as the kernel allows.
+    async fn start(role: Role, policy: SlowConsumerPolicy, recorder: Recorder) -> (Self, Peer) {
+        if role == Role::Server {
+            let server = server(policy, recorder).await;
+            let peer = Peer::connect_narrow(addr_of(&server)).await;
+            return (Self::Server(server), peer);
+        }
+        let socket = TcpSocket::new_v4().unwrap();
+        // What is accepted inherits it.
+        socket.set_recv_buffer_size(1).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let client = TcpClient::new(listener.local_addr().unwrap())
+            .framer(LengthPrefixFramer::new())
+            .socket(SocketOptions::default().send_buffer_size(4096))
+            .max_pending_send_bytes(LIMIT)
+            .slow_consumer_policy(policy)
+            .handler(recorder)
+            .connect()
+            .await
+            .unwrap();
+        (Self::Client(client), Peer(soon(listener.accept()).await.unwrap().0))
+    }
+
+    /// Its counters once it has ended.
+    async fn stop(self) -> ServerMetrics {
+        match self {
+            Self::Server(server) => {
+                stop(&server).await;
+                server.metrics()
+            }
+            Self::Client(client) => {
+                soon(client.closed()).await;
+                client.hub().metrics()
+            }
+        }
+    }
 }
 
 /// A numbered message of 1000 bytes.
@@ -57,41 +104,42 @@ async fn fill(session: &Session) -> u32 {
 
 #[tokio::test]
 async fn wait_suspends_at_the_limit_and_resumes_at_half_of_it() {
-    let (recorder, mut log) = recorder();
-    let server = server(SlowConsumerPolicy::Wait, recorder).await;
-    let mut peer = Peer::connect_narrow(addr_of(&server)).await;
-    let session = log.connected().await;
-    let filled = fill(&session).await;
-    // Below the limit before the last message, so over it by less than one.
-    assert!(
-        (LIMIT..LIMIT + 1004).contains(&session.pending_send_bytes()),
-        "{}",
-        session.pending_send_bytes()
-    );
-    let waiting = tokio::spawn({
-        let session = session.clone();
-        async move { (session.send(numbered(filled)).await.unwrap(), session.pending_send_bytes()) }
-    });
-    let mut received = 0;
-    while !waiting.is_finished() {
-        let pending = session.pending_send_bytes();
-        assert!(pending > LIMIT / 2 || !session.is_backpressured(), "{pending}");
-        assert_eq!(number(&peer.frame().await), received);
-        received += 1;
-        for _ in 0..3 {
-            tokio::task::yield_now().await;
+    for role in [Role::Server, Role::Client] {
+        let (recorder, mut log) = recorder();
+        let (side, mut peer) = Side::start(role, SlowConsumerPolicy::Wait, recorder).await;
+        let session = log.connected().await;
+        let filled = fill(&session).await;
+        // Below the limit before the last message, so over it by less than one.
+        assert!(
+            (LIMIT..LIMIT + 1004).contains(&session.pending_send_bytes()),
+            "{}",
+            session.pending_send_bytes()
+        );
+        let waiting = tokio::spawn({
+            let session = session.clone();
+            async move { (session.send(numbered(filled)).await.unwrap(), session.pending_send_bytes()) }
+        });
+        let mut received = 0;
+        while !waiting.is_finished() {
+            let pending = session.pending_send_bytes();
+            assert!(pending > LIMIT / 2 || !session.is_backpressured(), "{pending}");
+            assert_eq!(number(&peer.frame().await), received);
+            received += 1;
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
         }
+        let (outcome, pending) = waiting.await.unwrap();
+        assert_eq!(outcome, SendOutcome::Sent);
+        assert!(pending <= LIMIT / 2 + 1004, "resumed with {pending} pending");
+        while received <= filled {
+            assert_eq!(number(&peer.frame().await), received);
+            received += 1;
+        }
+        assert_eq!(session.metrics().messages_dropped, 0);
+        drop(peer);
+        side.stop().await;
     }
-    let (outcome, pending) = waiting.await.unwrap();
-    assert_eq!(outcome, SendOutcome::Sent);
-    assert!(pending <= LIMIT / 2 + 1004, "resumed with {pending} pending");
-    while received <= filled {
-        assert_eq!(number(&peer.frame().await), received);
-        received += 1;
-    }
-    assert_eq!(session.metrics().messages_dropped, 0);
-    drop(peer);
-    stop(&server).await;
 }
 
 #[tokio::test]
@@ -175,77 +223,58 @@ async fn sends_cancelled_at_any_moment_are_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn drop_returns_at_once_counts_and_keeps_the_rest_in_order() {
-    let (recorder, mut log) = recorder();
-    let server = server(SlowConsumerPolicy::Drop, recorder).await;
-    let mut peer = Peer::connect_narrow(addr_of(&server)).await;
-    let session = log.connected().await;
-    let mut sent = Vec::new();
-    let mut dropped = 0;
-    let mut next = 0;
-    for round in 1..=2 {
-        while dropped < 500 * round {
-            match soon(session.send(numbered(next))).await.unwrap() {
-                SendOutcome::Sent => sent.push(next),
-                SendOutcome::Dropped => dropped += 1,
-                other => panic!("{other:?}"),
+    for role in [Role::Server, Role::Client] {
+        let (recorder, mut log) = recorder();
+        let (side, mut peer) = Side::start(role, SlowConsumerPolicy::Drop, recorder).await;
+        let session = log.connected().await;
+        let mut sent = Vec::new();
+        let mut dropped = 0;
+        let mut next = 0;
+        for round in 1..=2 {
+            while dropped < 500 * round {
+                match soon(session.send(numbered(next))).await.unwrap() {
+                    SendOutcome::Sent => sent.push(next),
+                    SendOutcome::Dropped => dropped += 1,
+                    other => panic!("{other:?}"),
+                }
+                next += 1;
             }
+            assert!(session.is_backpressured());
+            assert_eq!(session.metrics().messages_dropped, dropped);
+            assert!(session.pending_send_bytes() < LIMIT + 1004);
+            // Once the peer reads again, messages are taken again.
+            for expected in sent.drain(..) {
+                assert_eq!(number(&peer.frame().await), expected);
+            }
+            until(|| !session.is_backpressured()).await;
+            assert_eq!(session.send(numbered(next)).await.unwrap(), SendOutcome::Sent);
+            sent.push(next);
             next += 1;
         }
-        assert!(session.is_backpressured());
-        assert_eq!(session.metrics().messages_dropped, dropped);
-        assert!(session.pending_send_bytes() < LIMIT + 1004);
-        // Once the peer reads again, messages are taken again.
-        for expected in sent.drain(..) {
-            assert_eq!(number(&peer.frame().await), expected);
-        }
-        until(|| !session.is_backpressured()).await;
-        assert_eq!(session.send(numbered(next)).await.unwrap(), SendOutcome::Sent);
-        sent.push(next);
-        next += 1;
+        let metrics = session.metrics();
+        assert_eq!(metrics.messages_sent + metrics.messages_dropped, next.into());
+        assert_eq!(session.disconnect_reason(), None);
+        assert_eq!(number(&peer.frame().await), sent[0]);
+        drop(peer);
+        assert_eq!(side.stop().await.messages_dropped, dropped);
     }
-    let metrics = session.metrics();
-    assert_eq!(metrics.messages_sent + metrics.messages_dropped, next.into());
-    assert_eq!(session.disconnect_reason(), None);
-    assert_eq!(number(&peer.frame().await), sent[0]);
-    drop(peer);
-    stop(&server).await;
-    assert_eq!(server.metrics().messages_dropped, dropped);
 }
 
 #[tokio::test]
 async fn disconnect_resets_within_one_send() {
-    let (recorder, mut log) = recorder();
-    let server = server(SlowConsumerPolicy::Disconnect, recorder).await;
-    let mut peer = Peer::connect_narrow(addr_of(&server)).await;
-    let session = log.connected().await;
-    let filled = fill(&session).await;
-    assert_eq!(session.disconnect_reason(), None);
-    let sent = soon(session.send(numbered(filled))).await;
-    assert!(matches!(sent, Err(SendError::Closed(Some(DisconnectReason::SlowConsumer)))), "{sent:?}");
-    peer.expect_reset().await;
-    assert_eq!(log.disconnected().await, DisconnectReason::SlowConsumer);
-    stop(&server).await;
-    assert_eq!(server.metrics().error_count, 0);
-    log.assert_quiet();
-}
-
-#[tokio::test]
-async fn policies_hold_for_clients_too() {
-    let (recorder, mut log) = recorder();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpClient::new(listener.local_addr().unwrap())
-        .socket(SocketOptions::default().send_buffer_size(4096))
-        .max_pending_send_bytes(LIMIT)
-        .slow_consumer_policy(SlowConsumerPolicy::Disconnect)
-        .handler(recorder)
-        .connect()
-        .await
-        .unwrap();
-    let (_never_reads, _) = listener.accept().await.unwrap();
-    log.connected().await;
-    soon(async { while client.send(vec![0; 10_000]).await.is_ok() {} }).await;
-    assert_eq!(log.disconnected().await, DisconnectReason::SlowConsumer);
-    soon(client.closed()).await;
+    for role in [Role::Server, Role::Client] {
+        let (recorder, mut log) = recorder();
+        let (side, mut peer) = Side::start(role, SlowConsumerPolicy::Disconnect, recorder).await;
+        let session = log.connected().await;
+        let filled = fill(&session).await;
+        assert_eq!(session.disconnect_reason(), None);
+        let sent = soon(session.send(numbered(filled))).await;
+        assert!(matches!(sent, Err(SendError::Closed(Some(DisconnectReason::SlowConsumer)))), "{sent:?}");
+        peer.expect_reset().await;
+        assert_eq!(log.disconnected().await, DisconnectReason::SlowConsumer);
+        assert_eq!(side.stop().await.error_count, 0);
+        log.assert_quiet();
+    }
 }
 
 #[tokio::test(start_paused = true)]
