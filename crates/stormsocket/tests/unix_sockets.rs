@@ -95,6 +95,19 @@ async fn any_other_file_is_refused_and_kept() {
 }
 
 #[tokio::test]
+async fn a_server_whose_other_address_is_taken_leaves_no_file() {
+    let place = Place::new("other");
+    let taken = local_server().start().await.unwrap();
+    let started = TcpServer::bind(place.socket()).also_bind(addr_of(&taken)).start().await;
+    assert!(
+        matches!(&started, Err(StartError::Bind { source, .. }) if source.kind() == ErrorKind::AddrInUse),
+        "{started:?}"
+    );
+    assert!(!place.socket().exists());
+    stop(&taken).await;
+}
+
+#[tokio::test]
 async fn stopping_leaves_a_file_that_has_replaced_ours() {
     let place = Place::new("replaced");
     let server = TcpServer::bind(place.socket()).start().await.unwrap();
