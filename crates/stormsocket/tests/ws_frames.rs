@@ -6,8 +6,8 @@ mod ws_support;
 
 use storm_core::Events;
 use stormsocket::{
-    ClientHandle, DisconnectReason, ErrorKind, HeartbeatOptions, Limits, Message, WsClient, WsServer,
-    WsSession,
+    ClientHandle, DisconnectReason, ErrorKind, HeartbeatOptions, Limits, Message, Role, SessionOptions,
+    WsClient, WsOptions, WsServer, WsSession,
 };
 use tokio::net::TcpListener;
 use ws_support::*;
@@ -23,6 +23,8 @@ fn limits() -> Limits {
 fn violations(frame: fn(u8, &[u8]) -> Vec<u8>, mask_bit: u8) -> Vec<(&'static str, Vec<u8>, u16)> {
     let key: &[u8] = if mask_bit == 0 { &[] } else { &[0; 4] };
     let raw = |head: &[u8]| [head, key].concat();
+    // 100 bytes announced, three sent: the third can follow no second.
+    let hopeless = frame(0x81, &[&b"a\xE2\x28"[..], &[b'x'; 97]].concat());
     vec![
         ("RSV2", frame(0xA1, b"x"), 1002),
         ("RSV3", frame(0x91, b"x"), 1002),
@@ -42,6 +44,7 @@ fn violations(frame: fn(u8, &[u8]) -> Vec<u8>, mask_bit: u8) -> Vec<(&'static st
         ("a new binary inside a message", [frame(0x02, b"a"), frame(0x82, b"b")].concat(), 1002),
         ("invalid UTF-8", frame(0x81, b"a\xFFb"), 1007),
         ("invalid UTF-8 in the first of more fragments", frame(0x01, b"a\xFFb"), 1007),
+        ("invalid UTF-8 in an unfinished frame", hopeless[..2 + key.len() + 3].to_vec(), 1007),
         ("UTF-8 cut off at the end", frame(0x81, b"a\xE2\x82"), 1007),
         ("UTF-8 cut off at the last fragment", [frame(0x01, b"a\xE2"), frame(0x80, b"\x82")].concat(), 1007),
         ("a surrogate", frame(0x81, b"\xED\xA0\x80"), 1007),
@@ -72,6 +75,7 @@ async fn a_server_closes_with_the_code_of_the_broken_rule() {
     for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
         rows.push(("a close code that is not for the wire", masked(0x88, &goodbye(code, "")), 1002));
     }
+    let violations = rows.len() as u64;
     for (name, wire, code) in rows {
         let mut peer = Peer::connect(&server).await;
         let session = observed.connected().await;
@@ -86,6 +90,7 @@ async fn a_server_closes_with_the_code_of_the_broken_rule() {
         assert_eq!(observed.disconnected().await, reason_for(code), "{name}");
         assert_eq!(session.disconnect_reason(), Some(reason_for(code)), "{name}");
     }
+    assert_eq!(server.metrics().error_count, violations);
     stop(server).await;
     observed.finished().await;
 }
@@ -119,26 +124,10 @@ async fn a_client_closes_with_the_code_of_the_broken_rule() {
         assert_eq!(observed.error().await.0, ErrorKind::Protocol, "{name}");
         assert_eq!(observed.disconnected().await, reason_for(code), "{name}");
         soon(client.closed()).await;
+        assert_eq!(client.hub().metrics().error_count, 1, "{name}");
         drop(client);
         observed.finished().await;
     }
-}
-
-#[tokio::test]
-async fn a_first_hopeless_byte_ends_a_text_before_the_rest_arrives() {
-    let (handler, mut observed) = observer();
-    let server = WsServer::bind("127.0.0.1:0").handler(handler).start().await.unwrap();
-    let mut peer = Peer::connect(&server).await;
-    observed.connected().await;
-    // 100 bytes announced, three sent: the third can follow no second.
-    let frame = masked(0x81, &[b"a\xE2\x28".to_vec(), vec![b'x'; 97]].concat());
-    peer.write(&frame[..2 + 4 + 3]).await;
-    assert_eq!(peer.closes().await, Some(1007));
-    peer.end().await;
-    drop(peer);
-    observed.error().await;
-    assert_eq!(observed.disconnected().await, ProtocolError);
-    stop(server).await;
 }
 
 #[tokio::test]
@@ -207,6 +196,7 @@ async fn a_client_echoes_codes_for_the_wire_and_leaves_the_end_of_tcp_to_the_ser
         let frame = session.close_frame().expect("the peer gave a code");
         assert_eq!((u16::from(frame.code), &*frame.reason), (code, "so long"));
         soon(client.closed()).await;
+        assert_eq!(client.hub().metrics().error_count, 0, "{code}");
         drop((client, session));
         observed.finished().await;
     }
@@ -263,6 +253,7 @@ async fn codes_for_the_wire_are_echoed_and_the_server_ends_tcp_first() {
     drop(peer);
     assert_eq!(observed.disconnected().await, DisconnectReason::ClosedByClient);
     assert_eq!(session.close_frame(), None);
+    assert_eq!(server.metrics().error_count, 0);
     stop(server).await;
     observed.finished().await;
 }
@@ -397,25 +388,27 @@ async fn an_end_without_a_close_frame_is_a_transport_error_and_no_error() {
     observed.finished().await;
 }
 
-#[tokio::test]
-async fn a_million_tiny_fragments_cost_no_memory_and_end_at_the_cap() {
-    let (handler, mut observed) = observer();
-    let server = WsServer::bind("127.0.0.1:0").handler(handler).start().await.unwrap();
-    let mut peer = Peer::connect(&server).await;
-    observed.connected().await;
-    peer.send(0x02, b"").await;
-    let fragments = masked(0x00, b"x").repeat(10_000);
-    for _ in 0..100 {
-        // Once the server has closed, the rest meets a closed door.
-        if peer.try_write(&fragments).await.is_err() {
-            break;
-        }
+#[tokio::test(start_paused = true)]
+async fn a_message_has_16384_fragments_at_most_unless_told_otherwise() {
+    for role in [Role::Server, Role::Client] {
+        let (handler, mut observed) = observer();
+        let (_, mut peer, running) =
+            piped(&hub(SessionOptions::default()), role, &WsOptions::default(), 1 << 16, handler);
+        observed.connected().await;
+        let [first, next, last] = [0x02, 0x00, 0x80].map(|first| peer.frame_of(first, b"x"));
+        peer.write([&first, &next.repeat(16_382)[..], &last].concat()).await;
+        assert_eq!(observed.message().await.len(), 16_384, "{role:?}");
+        // One more; that it would have been the last does not help.
+        peer.write([&first, &next.repeat(16_383)[..]].concat()).await;
+        assert!(peer.settle().await.is_empty(), "{role:?}");
+        peer.write(last).await;
+        assert_eq!(peer.closes().await, Some(1008), "{role:?}");
+        drop(peer);
+        assert_eq!(running.await.unwrap(), ProtocolError);
+        assert_eq!(observed.error().await.0, ErrorKind::Protocol);
+        assert_eq!(observed.disconnected().await, ProtocolError);
+        observed.finished().await;
     }
-    assert_eq!(observed.error().await.0, ErrorKind::Protocol);
-    drop(peer);
-    assert_eq!(observed.disconnected().await, ProtocolError);
-    stop(server).await;
-    observed.finished().await;
 }
 
 #[tokio::test]
