@@ -135,6 +135,26 @@ async fn a_peer_that_reads_all_the_time_is_not_dead_although_the_send_buffer_is_
 }
 
 #[tokio::test(start_paused = true)]
+async fn pings_do_not_pile_up_for_a_peer_that_talks_and_does_not_read() {
+    let (handler, _observed) = observer();
+    let mut options = SessionOptions::default();
+    options.max_pending_send_bytes = Some(16 * SHARE_FROM);
+    let (session, mut peer, running) = piped(&hub(options), Role::Server, &beating(15, 3), 1000, handler);
+    let sender = session.clone();
+    let sending = tokio::spawn(async move { while sender.send(vec![0; SHARE_FROM]).await.is_ok() {} });
+    sleep(20 * SECOND).await;
+    let pending = session.pending_send_bytes();
+    for _ in 0..100 {
+        peer.send(0x8A, b"unasked").await;
+        sleep(15 * SECOND).await;
+    }
+    assert_eq!((session.pending_send_bytes(), session.disconnect_reason()), (pending, None));
+    session.abort();
+    assert_eq!(running.await.unwrap(), DisconnectReason::Aborted);
+    sending.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn ticks_do_not_count_while_our_handler_keeps_us_from_reading() {
     let gate = Arc::new(Semaphore::new(0));
     let mut options = SessionOptions::default();

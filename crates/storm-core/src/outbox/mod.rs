@@ -36,10 +36,11 @@ use crate::{Message, MessageRef, SendError};
 const DRAWN: usize = 16 * 1024;
 
 /// Bits of [`Outbox::room`]: senders wait until half of the limit is left; a budget wants to know what waits; a message that
-/// is sent in parts has begun and not ended.
+/// is sent in parts has begun and not ended; a control message has gone past the limit since.
 const FULL: u8 = 1;
 const ACCOUNTED: u8 = 2;
 const IN_PARTS: u8 = 4;
+const PASSED: u8 = 8;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,7 @@ pub(crate) struct Outbox<E: ?Sized> {
     /// Bytes the connection task has taken and the kernel does not have yet.
     in_flight: usize,
     limit: usize,
-    /// [`FULL`] while it is backpressured, [`ACCOUNTED`] and [`IN_PARTS`]: one look tells that there is nothing to do.
+    /// [`FULL`] while it is backpressured, [`ACCOUNTED`], [`IN_PARTS`] and [`PASSED`]: one look tells that there is nothing to do.
     room: u8,
     pub(crate) phase: Phase,
     /// The connection task. Present once it has parked for the first time.
@@ -495,12 +496,17 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.waiters.get_or_insert_default().wait_for_close(waker);
     }
 
-    /// Queues `control`, if there is room, or if `needs_no_room`: then the caller bounds how many there may be.
-    pub(crate) fn control(&mut self, control: Control, needs_no_room: bool) -> bool {
+    /// Queues `control`, if there is room. One that `may_pass` does so once until senders may go on: those behind it would
+    /// leave no sooner.
+    pub(crate) fn control(&mut self, control: Control, may_pass: bool) -> bool {
         // A pong takes no room: the encoder holds back the newest one and sends no other.
-        let has_room = needs_no_room || matches!(control, Control::Pong(_)) || !self.is_backpressured();
-        if self.phase != Phase::Open || !has_room {
+        let has_room = matches!(control, Control::Pong(_)) || !self.is_backpressured();
+        let passes = may_pass && !has_room && self.room & PASSED == 0;
+        if self.phase != Phase::Open || !(has_room || passes) {
             return false;
+        }
+        if passes {
+            self.room |= PASSED;
         }
         let queue = target(self.corked.is_some(), &mut self.queue, &mut self.aside);
         self.encoder.control(control, queue);
@@ -566,7 +572,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// Lets senders go on if enough has left.
     fn relieve(&mut self) {
         if self.is_backpressured() && self.pending_bytes() <= self.limit / 2 {
-            self.room &= !FULL;
+            self.room &= !(FULL | PASSED);
             if let Some(waiters) = &self.waiters {
                 // The parts of a message go before those who wait for its end, wherever in line its writer is.
                 if self.is_in_parts() { waiters.wake_senders() } else { waiters.wake_first() }

@@ -352,8 +352,8 @@ impl Session {
         self.outbox().control(control, false)
     }
 
-    /// As [`control`](Self::control), however full the outbox is: for what tells a slow peer from a dead one. The caller bounds how
-    /// many there may be.
+    /// As [`control`](Self::control), though the outbox is full: for what tells a slow peer from a dead one. Only one goes past
+    /// the limit until senders may go on; the others would leave no sooner, and are refused.
     pub fn control_when_full(&self, control: Control) -> bool {
         self.outbox().control(control, true)
     }

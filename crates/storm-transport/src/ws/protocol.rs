@@ -269,9 +269,9 @@ impl Protocol for WsProtocol {
             HeartbeatAction::None => {}
             HeartbeatAction::Ping(payload) => {
                 let ping = Control::Ping(Bytes::copy_from_slice(&payload));
-                // A tick that counts pings, however much waits before it: else a peer that reads as fast as it can would be taken
-                // for dead. Of these there are `max_missed_pongs` at most; others give way to a full outbox.
-                let _ = if reading { session.control_when_full(ping) } else { session.control(ping) };
+                // However much waits before it: else a peer that reads as fast as it can would be taken for dead. It is refused
+                // where one before it waits in a full outbox, and its answer proves as much.
+                let _ = session.control_when_full(ping);
             }
             HeartbeatAction::Dead => return Err(DisconnectReason::HeartbeatTimeout),
         }
