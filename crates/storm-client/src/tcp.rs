@@ -117,8 +117,9 @@ impl<E, F> TcpClient<E, F> {
         self
     }
 
-    /// Decides whether a connection that has ended is to be replaced, by its session and the reason; default: unless this side
-    /// has closed it. Asked after `on_disconnected`, and only with [`reconnect`](Self::reconnect). If not, the client ends.
+    /// Decides, with [`reconnect`](Self::reconnect), whether a connection that has ended is to be replaced, by its session and
+    /// the reason; default: always. If not, the client ends. Asked after `on_disconnected`, and not where this side has closed
+    /// the connection, which ends the client anyhow. A panic in it decides nothing.
     ///
     /// ```
     /// use storm_client::{ReconnectOptions, TcpClient};

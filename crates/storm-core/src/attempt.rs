@@ -62,8 +62,11 @@ fn attempt(
         Stage::NotUtf8 => return Poll::Ready(Err(SendError::InvalidUtf8)),
         Stage::Done => panic!("a send was polled after it had completed"),
     };
+    // Dropped behind the outbox.
+    let mut displaced = Vec::new();
     let mut outbox = session.outbox();
-    match outbox.admit_on(terms.payload(message), terms, ticket, *stage == Stage::Yielded)? {
+    let may_displace = *stage == Stage::Yielded;
+    match outbox.admit_on(terms.payload(message), terms, ticket, may_displace, &mut displaced)? {
         Admission::Queued => {
             // Whoever was admitted has no place any more.
             *stage = Stage::Done;

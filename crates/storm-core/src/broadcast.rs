@@ -29,9 +29,7 @@ use crate::{
 pub struct Broadcast<'a> {
     audience: Audience<'a>,
     message: Message,
-    except: Option<SessionId>,
-    /// Those left out besides, which is rare.
-    except_too: Vec<SessionId>,
+    except: Vec<SessionId>,
     policy: Option<SlowConsumerPolicy>,
     key: Option<LatestKey>,
     uncompressed: bool,
@@ -79,27 +77,13 @@ impl Audience<'_> {
 
 impl<'a> Broadcast<'a> {
     pub(crate) const fn new(audience: Audience<'a>, message: Message) -> Self {
-        Self {
-            audience,
-            message,
-            except: None,
-            except_too: Vec::new(),
-            policy: None,
-            key: None,
-            uncompressed: false,
-        }
+        Self { audience, message, except: Vec::new(), policy: None, key: None, uncompressed: false }
     }
 
     /// Leaves out one session, usually the one the message came from. May be called for several.
     pub fn except(mut self, id: impl Into<SessionId>) -> Self {
-        let before = self.except.replace(id.into());
-        self.except_too.extend(before);
+        self.except.push(id.into());
         self
-    }
-
-    #[inline]
-    fn leaves_out(&self, id: SessionId) -> bool {
-        Some(id) == self.except || self.except_too.contains(&id)
     }
 
     /// Sends it under `policy`, whatever the members' is.
@@ -208,8 +192,9 @@ impl Broadcasting<'_> {
         let in_batch = cork::session();
         let mut deliveries = Deliveries { lanes: hub.lanes(), sessions: Vec::new() };
         let deliver = deliveries.lanes.are_open();
+        let mut displaced = Vec::new();
         broadcast.audience.visit(|id, session| {
-            if broadcast.leaves_out(id) {
+            if broadcast.except.contains(&id) {
                 return;
             }
             let mut outbox =
@@ -219,7 +204,7 @@ impl Broadcasting<'_> {
                 // At once: should the encoder panic, the promise is taken back.
                 deliveries.sessions.push(session.clone());
             }
-            let admission = outbox.admit_on(payload, &terms, None, false);
+            let admission = outbox.admit_on(payload, &terms, None, false, &mut displaced);
             drop(outbox);
             if !report.count(admission) {
                 full.push(FullMember { session: session.clone(), ticket: None, own: None });
@@ -233,7 +218,7 @@ impl Broadcasting<'_> {
         let terms = self.broadcast.terms_in(hub);
         let mut members = Vec::new();
         self.broadcast.audience.visit(|id, session| {
-            if !self.broadcast.leaves_out(id) {
+            if !self.broadcast.except.contains(&id) {
                 members.push(session.clone());
             }
         });
@@ -249,7 +234,9 @@ impl Broadcasting<'_> {
                     continue;
                 }
             };
-            let admission = session.outbox().admit_on(terms.payload(&mut own), &terms, None, false);
+            let mut displaced = Vec::new();
+            let payload = terms.payload(&mut own);
+            let admission = session.outbox().admit_on(payload, &terms, None, false, &mut displaced);
             if !self.report.count(admission) {
                 self.full.push(FullMember { session, ticket: None, own });
             }
@@ -261,13 +248,15 @@ impl Broadcasting<'_> {
         let Self { broadcast, frames, report, full, stage } = self;
         let Some(hub) = full.first().map(|member| member.session.server().clone()) else { return };
         let (policy, terms) = (broadcast.policy_in(&hub), broadcast.terms_in(&hub));
+        let mut displaced = Vec::new();
         full.retain_mut(|member| {
             let payload = match &mut member.own {
                 None => Payload::Shared(&broadcast.message, frames),
                 own => terms.payload(own),
             };
             let mut outbox = member.session.outbox();
-            let admission = outbox.admit_on(payload, &terms, member.ticket, *stage == Stage::Again);
+            let may_displace = *stage == Stage::Again;
+            let admission = outbox.admit_on(payload, &terms, member.ticket, may_displace, &mut displaced);
             if let Ok(Admission::Full | Admission::Busy) = admission {
                 if policy == SlowConsumerPolicy::Wait || matches!(admission, Ok(Admission::Busy)) {
                     member.ticket = Some(outbox.wait(member.ticket, cx.waker()));

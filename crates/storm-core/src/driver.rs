@@ -169,9 +169,9 @@ impl Driver {
         add(&self.session.0.messages_received, messages);
     }
 
-    /// Ends the session for `reason`, because user code panicked.
-    pub fn end_after_panic(&self, reason: DisconnectReason) {
-        self.session.end_after_panic(reason);
+    /// Ends the session because user code panicked.
+    pub fn end_after_panic(&self) {
+        self.session.end_after_panic();
     }
 
     /// The panic of a sending hook that has ended the session, to be reported; hooks run on the task of whoever sends.

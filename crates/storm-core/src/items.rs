@@ -56,9 +56,10 @@ pub(crate) type ItemMap = HashMap<&'static str, Arc<dyn Any + Send + Sync>>;
 pub struct EarlyItems(ItemMap);
 
 impl EarlyItems {
-    /// Stores `value`, in place of one of the same name.
-    pub fn set<T: Clone + Send + Sync + 'static>(&mut self, key: &SessionKey<T>, value: T) {
-        self.0.insert(key.name, Arc::new(value));
+    /// Stores `value`; returns the one of the same name it replaces, if it was of the same type.
+    pub fn set<T: Clone + Send + Sync + 'static>(&mut self, key: &SessionKey<T>, value: T) -> Option<T> {
+        let replaced = self.0.insert(key.name, Arc::new(value))?;
+        replaced.downcast::<T>().ok().map(Arc::unwrap_or_clone)
     }
 
     /// Whether there is no value.

@@ -97,9 +97,11 @@ struct Asked {
 
 impl UpgradeRequest {
     /// Stores a value that the session is to carry from the beginning, if there will be one: who asks, say. See
-    /// [`Session::get`](storm_core::Session::get).
+    /// [`Session::get`](storm_core::Session::get). Once the hook has returned, this does nothing any more.
     pub fn set<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>, value: T) {
-        self.asked.items.lock().unwrap_or_else(PoisonError::into_inner).set(key, value);
+        let replaced = self.asked.items.lock().unwrap_or_else(PoisonError::into_inner).set(key, value);
+        // The user's code: not under the lock.
+        drop(replaced);
     }
 
     /// The peer's address; `None` for a unix socket.
@@ -161,6 +163,10 @@ impl Refusal {
         Self { answer: answer.into(), failure: Some(failure) }
     }
 
+    fn without_body(self) -> Self {
+        Self { answer: self.answer.without_body(), ..self }
+    }
+
     fn stopping() -> Self {
         Self::new(HandshakeFailure::Stopping, Reject::new(StatusCode::SERVICE_UNAVAILABLE))
     }
@@ -187,11 +193,8 @@ pub(crate) async fn handshake<'a, E: Endpoint>(
     let answer = match request {
         Some(Ok(request)) => {
             let is_head = request.is_head();
-            let mut decided = decide(request, peer, rules, options, shared, endpoint).await;
-            if is_head && let Err(refusal) = &mut decided {
-                refusal.answer = refusal.answer.clone().without_body();
-            }
-            decided
+            let decided = decide(request, peer, rules, options, shared, endpoint).await;
+            decided.map_err(|refusal| if is_head { refusal.without_body() } else { refusal })
         }
         Some(Err(UpgradeError::Head(error))) => {
             Err(Refusal::new(HandshakeFailure::Malformed, error.reject()))

@@ -173,8 +173,8 @@ impl<E> WsServer<E> {
     }
 
     /// Answers plain HTTP GET requests on the same port: a health check, a page. HEAD requests get the same answer, less its
-    /// body. Each connection gets one answer. Default: they get 426. Runs within the handshake budget. A panic, or a mistake in making the answer, is reported and answered
-    /// with 500.
+    /// body. Each connection gets one answer. Default: they get 426. Runs within the handshake budget. A panic, or a mistake in
+    /// making the answer, is reported and answered with 500.
     ///
     /// ```
     /// use storm_server::{HttpResponse, StatusCode, WsServer};

@@ -14,7 +14,7 @@ use crate::shared_tcp::TcpWriter;
 #[derive(Debug)]
 pub struct Framed<F> {
     framer: F,
-    /// It has panicked.
+    /// It has panicked, and nobody knows yet.
     panicked: Cell<bool>,
 }
 
@@ -147,8 +147,8 @@ impl<F: MessageFramer> Protocol for Framed<F> {
         blamed(&self.panicked, || self.framer.wanted(wire))
     }
 
-    fn reason_of_panic(&self) -> DisconnectReason {
-        if self.panicked.get() { DisconnectReason::ProtocolError } else { DisconnectReason::Aborted }
+    fn is_to_blame(&mut self) -> bool {
+        self.panicked.take()
     }
 
     fn view(message: &Bytes) -> MessageRef<'_> {

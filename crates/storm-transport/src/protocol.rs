@@ -79,9 +79,9 @@ pub trait Protocol: Send + 'static {
     /// The bytes are not valid for that kind.
     fn join(data: Bytes, kind: MessageKind) -> Result<Self::Message, BoxError>;
 
-    /// The reason to end for after a panic: usually it was a handler's.
-    fn reason_of_panic(&self) -> DisconnectReason {
-        DisconnectReason::Aborted
+    /// Whether the panic that has just been caught was one of its own; asked once for each.
+    fn is_to_blame(&mut self) -> bool {
+        false
     }
 
     /// Bytes of payload.

@@ -109,8 +109,13 @@ impl MessageFramer for Bytewise {
 }
 
 #[tokio::test]
-async fn what_came_before_is_handled_first_although_a_handler_is_busy() {
-    for (last, kind) in [("e", ErrorKind::Protocol), ("p", ErrorKind::Panic)] {
+async fn what_came_before_is_handled_and_answered_whether_a_handler_is_busy_or_not() {
+    for (last, kind, busy) in [
+        ("e", ErrorKind::Protocol, true),
+        ("p", ErrorKind::Panic, true),
+        ("e", ErrorKind::Protocol, false),
+        ("p", ErrorKind::Panic, false),
+    ] {
         let gate = Arc::new(Semaphore::new(0));
         let (recorder, mut log) = recorder();
         let server = local_server()
@@ -131,11 +136,17 @@ async fn what_came_before_is_handled_first_although_a_handler_is_busy() {
             .unwrap();
         let mut peer = Peer::connect(addr_of(&server)).await;
         let session = log.connected().await;
-        peer.send(b"a").await;
-        assert_eq!(log.data().await, "a");
-        peer.send(format!("b{last}").as_bytes()).await;
-        until(|| session.metrics().bytes_received == 3).await;
-        gate.add_permits(2);
+        if busy {
+            peer.send(b"a").await;
+            assert_eq!(log.data().await, "a");
+            peer.send(format!("b{last}").as_bytes()).await;
+            until(|| session.metrics().bytes_received == 3).await;
+            gate.add_permits(2);
+        } else {
+            gate.add_permits(2);
+            peer.send(format!("ab{last}").as_bytes()).await;
+            assert_eq!(log.data().await, "a");
+        }
         assert_eq!(log.data().await, "b");
         peer.expect(b"ab").await;
         assert_eq!(log.error().await, kind);

@@ -170,6 +170,9 @@ impl Drop for Remains {
     }
 }
 
+/// Messages that others have taken the place of: like [`Remains`], not to be dropped under the lock.
+pub(crate) type Displaced = Vec<Entry>;
+
 /// Where the next bytes go that do not come from the connection task's own batch.
 fn target<'a>(
     corked: bool,
@@ -298,7 +301,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         Ok(Admission::Queued)
     }
 
-    /// Queues `payload` on `terms`; see [`keep`](Self::keep) and [`admit`](Self::admit).
+    /// Queues `payload` on `terms`; see [`keep`](Self::keep) and [`admit`](Self::admit). What goes for it is added to `displaced`.
     #[inline]
     pub(crate) fn admit_on(
         &mut self,
@@ -306,10 +309,11 @@ impl<E: Encode + ?Sized> Outbox<E> {
         terms: &Terms,
         ticket: Option<Ticket>,
         make_room: bool,
+        displaced: &mut Displaced,
     ) -> Result<Admission, SendError> {
         match terms.is_usual() {
             true => self.admit(payload, ticket),
-            false => self.keep(payload, terms, ticket, make_room),
+            false => self.keep(payload, terms, ticket, make_room, displaced),
         }
     }
 
@@ -323,6 +327,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
         terms: &Terms,
         ticket: Option<Ticket>,
         make_room: bool,
+        displaced: &mut Displaced,
     ) -> Result<Admission, SendError> {
         if self.phase != Phase::Open {
             return Ok(Admission::Closed);
@@ -343,7 +348,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             _ => None,
         };
         let replaces = replaced.is_some_and(|replaced| cost <= replaced || pending - replaced < self.limit);
-        if full && !replaces && !(make_room && terms.droppable && self.make_room(cost)) {
+        if full && !replaces && !(make_room && terms.droppable && self.make_room(cost, displaced)) {
             self.hurry();
             return Ok(Admission::Full);
         }
@@ -352,7 +357,8 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
         let entry = Entry { message: payload.into_message(), terms: terms.clone() };
         let replaced = self.aside.get_or_insert_default().backlog.put(entry);
-        if replaced.is_some() {
+        if let Some(replaced) = replaced {
+            displaced.push(replaced);
             self.lost.get_or_insert_default().replaced += 1;
         }
         self.queued();
@@ -362,7 +368,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     /// Drops the oldest that may go, until what comes in their stead takes no more than they did: those who wait for the
     /// outbox to drain would wait for ever if newcomers filled it up again. Where they are too small for that, all of them
     /// go, if that is below the limit; else none.
-    fn make_room(&mut self, cost: usize) -> bool {
+    fn make_room(&mut self, cost: usize, displaced: &mut Displaced) -> bool {
         let pending = self.pending_bytes();
         let droppable = self.aside.as_ref().map_or(0, |aside| aside.backlog.droppable_cost());
         if droppable < cost && pending - droppable >= self.limit {
@@ -374,6 +380,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
             && let Some(dropped) = aside.backlog.pop_droppable()
         {
             freed += dropped.cost();
+            displaced.push(dropped);
             self.lost.get_or_insert_default().dropped += 1;
         }
         true
@@ -399,9 +406,7 @@ impl<E: Encode + ?Sized> Outbox<E> {
     #[cold]
     #[inline(never)]
     fn commit(&mut self) {
-        let Some(aside) = &mut self.aside else { return };
-        let mut backlog = std::mem::take(&mut aside.backlog);
-        while let Some(entry) = backlog.pop() {
+        while let Some(entry) = self.aside.as_mut().and_then(|aside| aside.backlog.pop()) {
             self.encode_kept(entry);
         }
     }

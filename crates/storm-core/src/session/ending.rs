@@ -34,9 +34,10 @@ impl Session {
     pub fn start_close_with(&self, reason: DisconnectReason, goodbye: Option<(u16, ByteString)>) {
         let mut outbox = self.outbox();
         if outbox.phase == Phase::Open {
+            // First, since what it encodes may panic: then the session is as it was.
+            outbox.begin_close(goodbye);
             self.0.reason.set(reason);
             self.0.state.advance(ConnectionState::Closing);
-            outbox.begin_close(goodbye);
         }
     }
 
@@ -77,12 +78,12 @@ impl Session {
         true
     }
 
-    /// Ends it for `reason`, because user code panicked: with what the protocol says then, or at once.
-    pub(crate) fn end_after_panic(&self, reason: DisconnectReason) {
+    /// Ends it because user code panicked: with what the protocol says then, or at once.
+    pub(crate) fn end_after_panic(&self) {
         let goodbye = self.outbox().goodbye_after_panic();
         match goodbye {
-            Some(goodbye) => self.start_close_with(reason, Some(goodbye)),
-            None => self.abort_for(reason),
+            Some(goodbye) => self.start_close_with(DisconnectReason::Aborted, Some(goodbye)),
+            None => self.abort(),
         }
     }
 
@@ -92,7 +93,7 @@ impl Session {
         self.with_extras(|extras| {
             extras.hook_panic.get_or_insert(panic);
         });
-        self.end_after_panic(DisconnectReason::Aborted);
+        self.end_after_panic();
     }
 
     pub(crate) fn take_hook_panic(&self) -> Option<PanicMessage> {

@@ -164,9 +164,16 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         seen: &P::Session,
         lived: Result<(), PanicMessage>,
     ) -> DisconnectReason {
-        if let Err(panic) = lived {
-            self.driver.end_after_panic(self.protocol.reason_of_panic());
-            Box::pin(self.report_isolated(events, seen, panic)).await;
+        match lived {
+            Ok(()) => {}
+            Err(panic) if self.protocol.is_to_blame() => {
+                let end = End::violation(DisconnectReason::ProtocolError, panic, None);
+                drop(catch_unwind_of(Box::pin(self.end_by_peer(events, seen, end))).await);
+            }
+            Err(panic) => {
+                self.driver.end_after_panic();
+                Box::pin(self.report_isolated(events, seen, panic)).await;
+            }
         }
         if let Err(panic) = catch_unwind_of(self.wind_down()).await {
             // Only a protocol's own code can bring this about; the transport goes either way.

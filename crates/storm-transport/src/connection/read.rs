@@ -7,6 +7,7 @@ use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
+use storm_core::DisconnectReason;
 use storm_core::isolation::catch_unwind_in;
 use tokio::io::AsyncReadExt;
 
@@ -169,8 +170,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// The next message, of a protocol whose panic is to interrupt nothing else.
     fn receive_caught(&mut self) -> Result<Option<P::Message>, End> {
         let receive = || self.protocol.receive(self.inbox.buffer(), self.driver.session());
-        catch_unwind_in(receive)
-            .unwrap_or_else(|panic| Err(End::violation(self.protocol.reason_of_panic(), panic, None)))
+        catch_unwind_in(receive).unwrap_or_else(|panic| {
+            self.protocol.is_to_blame();
+            Err(End::violation(DisconnectReason::ProtocolError, panic, None))
+        })
     }
 
     fn receive_ahead(&mut self) {

@@ -307,12 +307,12 @@ impl Request {
     /// # Errors
     /// The first rule the request breaks.
     pub fn upgrade(self) -> Result<Upgrade, HandshakeError> {
-        if self.is_head {
-            return Err(HandshakeError::MethodNotAllowed { method: Method::HEAD });
-        }
         let headers = &self.headers;
         if !self.wants_websocket() {
             return Err(HandshakeError::NotUpgrade);
+        }
+        if self.is_head {
+            return Err(HandshakeError::MethodNotAllowed { method: Method::HEAD });
         }
         // RFC 9110 §7.6.1: tokens, so `Upgraded` and `X-Upgrade` are others.
         if !headers::has_token(headers, &header::CONNECTION, "upgrade") {
