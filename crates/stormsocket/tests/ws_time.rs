@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use storm_core::outbox::SHARE_FROM;
 use stormsocket::{
-    BoxError, ConnectionState, DisconnectReason, HeartbeatOptions, Message, Role, SessionOptions, WsHandler,
-    WsOptions, WsSession,
+    BoxError, ConnectionState, DisconnectReason, ErrorKind, HeartbeatOptions, Message, Role, SessionOptions,
+    WsHandler, WsOptions, WsSession,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -323,6 +323,65 @@ async fn a_close_that_is_not_answered_becomes_an_abort() {
         let reason = role_closed(role);
         assert_eq!(running.await.unwrap(), reason);
         assert_eq!(observed.disconnected().await, reason);
+        observed.finished().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_breaks_a_rule_and_stays_is_cut_at_the_close_deadline_whatever_it_goes_on_saying() {
+    let more = [(0x81, &b"talk"[..]), (0xC1, b"broken, too"), (0x88, b"\x03\xEA"), (0x89, b"alive")];
+    for (role, more) in
+        [Role::Server, Role::Client].into_iter().flat_map(|role| more.map(|more| (role, more)))
+    {
+        let mut options = SessionOptions::default();
+        options.close_deadline = 2 * SECOND;
+        let (handler, mut observed) = observer();
+        let (session, mut peer, running) = piped(&hub(options), role, &silent(), ROOM, handler);
+        observed.connected().await;
+        let began = Instant::now();
+        peer.send(0xC1, b"RSV1").await;
+        assert_eq!(peer.closes().await, Some(1002));
+        if role == Role::Server {
+            // RFC 6455 §7.1.1: the server ends TCP first, but the peer does not follow.
+            peer.end().await;
+        }
+        let flooding = tokio::spawn(async move {
+            let flood = peer.frame_of(more.0, more.1).repeat(1000);
+            for _ in 0..1000 {
+                if peer.try_write(&flood).await.is_err() {
+                    break;
+                }
+                // The clock does not wait for a moment without anything to read.
+                tokio::time::advance(Duration::from_millis(10)).await;
+            }
+        });
+        assert_eq!(observed.error().await.0, ErrorKind::Protocol);
+        assert_eq!(session.state(), ConnectionState::Closing);
+        assert_eq!(running.await.unwrap(), DisconnectReason::ProtocolError, "{role:?}, {more:?}");
+        let took = began.elapsed();
+        assert!(took >= 2 * SECOND && took < 3 * SECOND, "{role:?}, {more:?}: {took:?}");
+        flooding.await.unwrap();
+        assert_eq!(observed.disconnected().await, DisconnectReason::ProtocolError);
+        observed.finished().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_breaks_a_rule_and_falls_silent_is_cut_at_the_close_deadline() {
+    for role in [Role::Server, Role::Client] {
+        let (handler, mut observed) = observer();
+        let (_, mut peer, running) = piped(&hub(SessionOptions::default()), role, &silent(), ROOM, handler);
+        observed.connected().await;
+        let began = Instant::now();
+        peer.send(0xC1, b"RSV1").await;
+        assert_eq!(peer.closes().await, Some(1002));
+        peer.end().await;
+        let waited = if role == Role::Server { Duration::ZERO } else { 5 * SECOND };
+        assert_eq!(began.elapsed(), waited, "{role:?}: a client leaves the end of TCP to the server");
+        assert_eq!(soon(running).await.unwrap(), DisconnectReason::ProtocolError, "{role:?}");
+        assert_eq!(began.elapsed(), 5 * SECOND);
+        assert_eq!(observed.error().await.0, ErrorKind::Protocol);
+        assert_eq!(observed.disconnected().await, DisconnectReason::ProtocolError);
         observed.finished().await;
     }
 }
