@@ -25,7 +25,7 @@ pub struct Hub {
     groups: Groups,
     options: SessionOptions,
     middleware: Option<MiddlewareChain>,
-    metrics: MetricsState,
+    pub(crate) metrics: Arc<MetricsState>,
     lanes: Lanes,
     /// Boxed and made when first asked for: the hub of a client does without.
     timer: OnceLock<Box<dyn SharedTimer>>,
@@ -45,7 +45,7 @@ impl Hub {
             groups: Groups::new(),
             options,
             middleware: (!middleware.is_empty()).then_some(middleware),
-            metrics: MetricsState::default(),
+            metrics: Arc::default(),
             lanes: Lanes::default(),
             timer: OnceLock::new(),
             drain: AtomicU64::new(0),

@@ -11,16 +11,22 @@ use opentelemetry::metrics::{Histogram, Meter};
 use opentelemetry::{KeyValue, global};
 use parking_lot::Mutex;
 
-use super::{Kind, ServerMetrics, Tally};
-use crate::{DisconnectReason, Hub};
+use super::{Kind, MetricsState, ServerMetrics, Tally};
+use crate::{DisconnectReason, Hub, Sessions};
 
 static OBSERVED: Mutex<Observed> = Mutex::new(Observed { live: Vec::new(), gone: ServerMetrics::ZERO });
 static INSTRUMENTS: OnceLock<()> = OnceLock::new();
 
 /// All hubs of the process, and what those that are gone counted: counters must not fall.
 struct Observed {
-    live: Vec<Weak<Hub>>,
+    live: Vec<Live>,
     gone: ServerMetrics,
+}
+
+/// A hub, until what it counted is among what those counted that are gone.
+struct Live {
+    hub: Weak<Hub>,
+    counted: Arc<MetricsState>,
 }
 
 impl ServerMetrics {
@@ -61,26 +67,31 @@ impl ServerMetrics {
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        let counted = self.metrics();
-        OBSERVED.lock().gone.merge(&counted);
+        let mut observed = OBSERVED.lock();
+        observed.gone.merge(&self.metrics.read(&Sessions::new()));
+        observed.live.retain(|live| !Arc::ptr_eq(&live.counted, &self.metrics));
     }
 }
 
 /// Has the instruments show `hub` from now on.
 pub(crate) fn observe(hub: &Arc<Hub>) {
-    let mut observed = OBSERVED.lock();
-    observed.live.retain(|hub| hub.strong_count() > 0);
-    observed.live.push(Arc::downgrade(hub));
-    drop(observed);
+    OBSERVED.lock().live.push(Live { hub: Arc::downgrade(hub), counted: hub.metrics.clone() });
     INSTRUMENTS.get_or_init(|| make_counters(&global::meter("StormSocket")));
 }
 
 fn total() -> ServerMetrics {
     // Upgraded handles may be the last ones: they are dropped after the lock is.
-    let (mut sum, hubs) = {
-        let observed = OBSERVED.lock();
-        (observed.gone, observed.live.iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
-    };
+    let mut hubs = Vec::new();
+    let observed = OBSERVED.lock();
+    let mut sum = observed.gone;
+    for live in &observed.live {
+        match live.hub.upgrade() {
+            Some(hub) => hubs.push(hub),
+            // It is being dropped, has no session any more, and is not among those that are gone yet.
+            None => sum.merge(&live.counted.read(&Sessions::new())),
+        }
+    }
+    drop(observed);
     for hub in &hubs {
         sum.merge(&hub.metrics());
     }
@@ -163,5 +174,27 @@ impl Durations {
 
     pub(crate) fn record_handshake(&self, took: Duration) {
         self.handshake.record(took.as_secs_f64() * 1000.0, &[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SessionOptions;
+    use crate::middleware::MiddlewareChain;
+
+    #[test]
+    fn counters_never_fall_while_a_hub_goes() {
+        for _ in 0..500 {
+            let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+            hub.metrics.count_error();
+            let before = total().error_count;
+            let going = std::thread::spawn(move || drop(hub));
+            while !going.is_finished() {
+                assert!(total().error_count >= before);
+            }
+            going.join().expect("no panic");
+            assert!(total().error_count >= before);
+        }
     }
 }
