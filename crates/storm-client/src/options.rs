@@ -279,9 +279,9 @@ impl ConnectError {
     ///
     /// Networks and busy servers are worth another attempt: time that was up, a transport that failed or could not be
     /// opened, a name that did not resolve, a proxy that cannot reach the target, a hook that failed or panicked (or a
-    /// resolver), and a refused upgrade (or tunnel) with status 408, 429, 500, 502, 503 or 504. Mistakes of this side and answers that will stay the same are
-    /// not: options, TLS (a certificate that is not trusted), an address that is none, a permission, a request that must not
-    /// be sent, any other status, a handshake that breaks the protocol.
+    /// resolver), and a refused upgrade (or tunnel) with status 408, 429, 500, 502, 503 or 504. Mistakes of this side and
+    /// answers that will stay the same are not: options, TLS (a certificate that is not trusted), an address that is none, a
+    /// permission, a request that must not be sent, any other status, a handshake that breaks the protocol.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Config(_) => false,

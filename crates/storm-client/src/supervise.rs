@@ -1,12 +1,11 @@
 //! One connection after the other, until this side has had enough.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use storm_core::isolation::catch_unwind_of;
+use storm_core::isolation::{catch_unwind_in, catch_unwind_of};
 use storm_core::{ConnectionState, DisconnectReason, Error, ErrorKind, Hub, Session};
 use tokio::sync::watch;
 
@@ -108,9 +107,7 @@ impl Shared {
     fn is_worth_it(&self, error: &ConnectError) -> bool {
         match &self.hooks.retry_if {
             // A panic in it decides nothing: the usual answer stands.
-            Some(retry_if) => {
-                catch_unwind(AssertUnwindSafe(|| retry_if(error))).unwrap_or_else(|_| error.is_retryable())
-            }
+            Some(retry_if) => catch_unwind_in(|| retry_if(error)).unwrap_or_else(|_| error.is_retryable()),
             None => error.is_retryable(),
         }
     }
@@ -123,7 +120,7 @@ impl Shared {
         match (&self.hooks.reconnect_if, self.session()) {
             // A panic in it decides nothing, either.
             (Some(reconnect_if), Some(session)) => {
-                catch_unwind(AssertUnwindSafe(|| reconnect_if(&session, reason))).unwrap_or(true)
+                catch_unwind_in(|| reconnect_if(&session, reason)).unwrap_or(true)
             }
             _ => true,
         }

@@ -183,7 +183,7 @@ impl Broadcasting<'_> {
             None => self.try_at_once(&hub),
             Some(chain) => self.try_with_middleware(&hub, chain),
         }
-        enforce_budget(&hub);
+        hub.enforce_budget();
     }
 
     fn try_at_once(&mut self, hub: &Hub) {
@@ -281,14 +281,7 @@ impl Broadcasting<'_> {
             report.count(admission);
             false
         });
-        enforce_budget(&hub);
-    }
-}
-
-/// What was queued may be too much. The caller holds no lock.
-fn enforce_budget(hub: &Hub) {
-    if let Some(budget) = &hub.options().send_budget {
-        budget.enforce();
+        hub.enforce_budget();
     }
 }
 

@@ -155,7 +155,7 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn shed(&self) -> Wish {
-        self.session.enforce_budget();
+        self.session.0.hub.enforce_budget();
         wish(self.session.0.outbox.lock().phase)
     }
 

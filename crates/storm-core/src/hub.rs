@@ -163,6 +163,14 @@ impl Hub {
         self.metrics.count_handshake_failure(failure);
     }
 
+    /// Sheds sessions if too much waits in all of them. The caller holds no lock.
+    #[cold]
+    pub(crate) fn enforce_budget(&self) {
+        if let Some(budget) = &self.options.send_budget {
+            budget.enforce();
+        }
+    }
+
     pub(crate) fn enter(&self, session: &Session) {
         self.metrics.count_connection();
         self.sessions.insert(session);

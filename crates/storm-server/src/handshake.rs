@@ -247,8 +247,7 @@ async fn decide<E: Endpoint>(
     if let Some(on_http) = rules.on_http.as_ref().filter(|_| !request.wants_websocket()) {
         let hook = async { on_http(HttpRequest { request, peer: peer.clone() }).await };
         let answer = Box::pin(isolated(hook, shared, endpoint)).await?;
-        let mistake = report_mistake(&answer, shared, endpoint).await;
-        return Err(Refusal { answer, failure: mistake.then_some(HandshakeFailure::HookFailed) });
+        return Err(by_hook(answer, None, shared, endpoint).await);
     }
     let upgrade =
         request.upgrade().map_err(|error| Refusal::new(HandshakeFailure::Malformed, error.reject()))?;
@@ -270,10 +269,7 @@ async fn decide<E: Endpoint>(
             match decided {
                 Ok(accept) => accept,
                 Err(answer) => {
-                    let mistake = report_mistake(&answer, shared, endpoint).await;
-                    let failure =
-                        if mistake { HandshakeFailure::HookFailed } else { HandshakeFailure::Rejected };
-                    return Err(Refusal::new(failure, answer));
+                    return Err(by_hook(answer, Some(HandshakeFailure::Rejected), shared, endpoint).await);
                 }
             }
         }
@@ -292,24 +288,26 @@ async fn decide<E: Endpoint>(
     let _ = options;
     let accepted = match upgrade.accept(&accept) {
         Ok(accepted) => accepted,
-        Err(error) => {
-            // The hook chose what was not offered.
-            let answer = error.into();
-            report_mistake(&answer, shared, endpoint).await;
-            return Err(Refusal::new(HandshakeFailure::HookFailed, answer));
-        }
+        // The hook chose what was not offered.
+        Err(error) => return Err(by_hook(error.into(), None, shared, endpoint).await),
     };
     let mut agreed = Agreed::new(upgrade, &accepted);
     agreed.items = mem::take(&mut *asked.items.lock().unwrap_or_else(PoisonError::into_inner));
     Ok((accepted.response, agreed))
 }
 
-/// Reports that a hook's answer is not the one it wanted to give, if so: the application's mistake, not the peer's.
-async fn report_mistake<E: Endpoint>(answer: &Reject, shared: &Shared, endpoint: &E) -> bool {
-    let Some(mistake) = answer.mistake() else { return false };
+/// What a hook has answered, which counts as `failure`; unless it is not the answer it wanted to give: that is the
+/// application's mistake, not the peer's, and reported.
+async fn by_hook<E: Endpoint>(
+    answer: Reject,
+    failure: Option<HandshakeFailure>,
+    shared: &Shared,
+    endpoint: &E,
+) -> Refusal {
+    let Some(mistake) = answer.mistake() else { return Refusal { answer, failure } };
     let error = Error::new(ErrorKind::Handshake, mistake.clone());
     Box::pin(report(endpoint, &shared.hub, &error)).await;
-    true
+    Refusal::new(HandshakeFailure::HookFailed, answer)
 }
 
 /// Runs a hook; a panic in it is reported, and answered with 500.

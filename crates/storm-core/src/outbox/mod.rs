@@ -157,7 +157,6 @@ struct Aside {
 /// What does not leave. Dropping it drops payloads, which may run code of their owners: whoever has it lets go of the outbox
 /// first.
 #[must_use = "it is not for the outbox's lock"]
-#[derive(Default)]
 pub(crate) struct Remains {
     queue: SendQueue,
     _aside: Option<Box<Aside>>,

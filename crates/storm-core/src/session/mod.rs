@@ -423,25 +423,17 @@ impl Session {
     #[cold]
     #[inline(never)]
     fn sent_too_much(&self) -> Result<SendOutcome, SendError> {
-        self.enforce_budget();
+        self.0.hub.enforce_budget();
         match self.outbox().phase {
             Phase::Open | Phase::Closing => Ok(SendOutcome::Sent),
             Phase::Aborting | Phase::Closed => Err(self.closed_error()),
         }
     }
 
-    /// Sheds sessions if too much waits in all of them. No lock is held.
-    #[cold]
-    pub(crate) fn enforce_budget(&self) {
-        if let Some(budget) = &self.0.hub.options().send_budget {
-            budget.enforce();
-        }
-    }
-
     /// Keeps the promise of a delivery.
     pub(crate) fn deliver(&self) {
         if self.outbox().deliver() {
-            self.enforce_budget();
+            self.0.hub.enforce_budget();
         }
     }
 
