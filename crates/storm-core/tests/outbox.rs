@@ -1,5 +1,7 @@
 //! The outbox as senders and the connection task see it, without a socket: a `Driver` stands in for the task.
 
+mod support;
+
 use std::io::IoSlice;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,20 +17,7 @@ use storm_core::{
     ConnectionState, DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
 };
-
-/// Bytes as they are.
-struct Plain;
-
-impl Encode for Plain {
-    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
-        queue.put_bytes(message.into_data());
-        Ok(())
-    }
-
-    fn twin(&self) -> Option<Box<dyn Encode>> {
-        Some(Box::new(Self))
-    }
-}
+use support::{Asking, Plain};
 
 #[derive(Default)]
 struct Wakes(AtomicUsize);
@@ -44,7 +33,7 @@ fn driver(limit: usize, policy: SlowConsumerPolicy) -> Driver {
     options.max_pending_send_bytes = Some(limit);
     options.slow_consumer_policy = policy;
     let hub = Hub::new(options, MiddlewareChain::default()).expect("valid");
-    Driver::register(&hub, Role::Server, None, Plain)
+    Driver::register(&hub, Role::Server, None, Plain(usize::MAX))
 }
 
 fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -231,21 +220,6 @@ fn a_text_of_other_bytes_is_refused_on_any_terms_and_not_queued() {
     }
     assert_eq!(session.pending_send_bytes(), 4);
     assert_eq!(session.state(), ConnectionState::Connected);
-}
-
-/// A payload whose owner asks its session how it is when it is dropped, which would wait for ever for a lock held then.
-struct Asking(Vec<u8>, Session);
-
-impl AsRef<[u8]> for Asking {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        assert!(!self.1.is_backpressured());
-    }
 }
 
 #[test]

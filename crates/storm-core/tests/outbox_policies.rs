@@ -1,40 +1,21 @@
 //! Messages that may go again before they leave, without a socket: a `Driver` stands in for the connection task.
 
+mod support;
+
 use std::io::IoSlice;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use storm_core::driver::Driver;
 use storm_core::middleware::MiddlewareChain;
-use storm_core::outbox::{Encode, SendQueue};
+use storm_core::outbox::SendQueue;
 use storm_core::{
-    DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions, SlowConsumerPolicy,
+    DisconnectReason, Hub, Role, SendError, SendOutcome, Session, SessionOptions, SlowConsumerPolicy,
 };
+use support::Plain;
 
 /// What a waiting message counts besides its payload.
 const COST: usize = 128;
-
-/// Bytes as they are, at most `.0` of them.
-struct Plain(usize);
-
-impl Encode for Plain {
-    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
-        self.check(&message)?;
-        queue.put_bytes(message.into_data());
-        Ok(())
-    }
-
-    fn check(&mut self, message: &Message) -> Result<(), SendError> {
-        match message.len() > self.0 {
-            true => Err(SendError::TooLarge { len: message.len(), limit: self.0 }),
-            false => Ok(()),
-        }
-    }
-
-    fn twin(&self) -> Option<Box<dyn Encode>> {
-        Some(Box::new(Self(self.0)))
-    }
-}
 
 fn driver(limit: usize, policy: SlowConsumerPolicy) -> Driver {
     let mut options = SessionOptions::default();

@@ -1,5 +1,7 @@
 //! One budget over many outboxes, without sockets: a `Driver` stands in for each connection task.
 
+mod support;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -8,27 +10,14 @@ use bytes::Bytes;
 use storm_core::driver::{Driver, Wish};
 use storm_core::metrics::Ending;
 use storm_core::middleware::MiddlewareChain;
-use storm_core::outbox::{Encode, SendQueue};
+use storm_core::outbox::SendQueue;
 use storm_core::{
-    DisconnectReason, Hub, Message, Role, SendBudget, SendError, SendOutcome, Session, SessionOptions,
+    DisconnectReason, Hub, Role, SendBudget, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
 };
+use support::{Asking, Plain};
 
 const KIB: usize = 1024;
-
-/// Bytes as they are.
-struct Plain;
-
-impl Encode for Plain {
-    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
-        queue.put_bytes(message.into_data());
-        Ok(())
-    }
-
-    fn twin(&self) -> Option<Box<dyn Encode>> {
-        Some(Box::new(Self))
-    }
-}
 
 fn hub(budget: &SendBudget) -> Arc<Hub> {
     let mut options = SessionOptions::default();
@@ -38,7 +27,7 @@ fn hub(budget: &SendBudget) -> Arc<Hub> {
 }
 
 fn driver(hub: &Arc<Hub>) -> Driver {
-    Driver::register(hub, Role::Server, None, Plain)
+    Driver::register(hub, Role::Server, None, Plain(usize::MAX))
 }
 
 fn ready<F: IntoFuture>(future: F) -> F::Output {
@@ -269,21 +258,6 @@ fn many_may_send_at_once() {
     assert!(shed > 0 && shed as u64 == budget.shed_sessions(), "{shed} {budget:?}");
     drop(drivers);
     assert_eq!(budget.used(), 0);
-}
-
-/// A payload whose owner asks its session how it is when it is dropped, which would wait for ever for a lock held then.
-struct Asking(Vec<u8>, Session);
-
-impl AsRef<[u8]> for Asking {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        assert!(!self.1.is_backpressured());
-    }
 }
 
 #[test]

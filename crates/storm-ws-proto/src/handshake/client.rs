@@ -8,10 +8,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{StatusCode, Uri};
 
-use super::headers::{self, Count, Deflate};
+use super::headers::{self, Count, Deflate, Unfit};
 use super::{HeadLimits, HeadScanner, accept_key};
 #[cfg(feature = "deflate")]
 use crate::deflate::{DeflateOptions, DeflateParams};
@@ -131,14 +131,13 @@ impl ResponseError {
     }
 }
 
-/// A header of the application's, if it may have that one.
-fn checked(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), RequestError> {
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid(name))?;
-    let value = HeaderValue::from_bytes(value).map_err(|_| invalid(name))?;
-    if headers::is_reserved(&parsed) {
-        return Err(RequestError::ReservedHeader { name: parsed });
+impl From<Unfit> for RequestError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Invalid(name) => Self::InvalidHeader { name },
+            Unfit::Reserved(name) => Self::ReservedHeader { name },
+        }
     }
-    Ok((parsed, value))
 }
 
 fn invalid(name: &str) -> RequestError {
@@ -208,7 +207,7 @@ impl ClientRequest {
     /// # Errors
     /// [`RequestError::InvalidHeader`], [`RequestError::ReservedHeader`].
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, RequestError> {
-        let (name, value) = checked(name, value.as_ref())?;
+        let (name, value) = headers::of_application(name, value.as_ref())?;
         self.headers.try_append(&name, value).map_err(|_| invalid(name.as_str()))?;
         Ok(self)
     }
@@ -226,7 +225,7 @@ impl ClientRequest {
     /// # Errors
     /// [`RequestError::InvalidHeader`], [`RequestError::ReservedHeader`].
     pub fn set_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, RequestError> {
-        let (name, value) = checked(name, value.as_ref())?;
+        let (name, value) = headers::of_application(name, value.as_ref())?;
         self.headers.try_insert(&name, value).map_err(|_| invalid(name.as_str()))?;
         Ok(self)
     }

@@ -50,8 +50,27 @@ pub(super) fn extensions(headers: &HeaderMap) -> Result<Vec<Extension>, extensio
     Ok(all)
 }
 
+/// Why the application may not have a header.
+pub(super) enum Unfit {
+    /// The name or the value is none; this is the name.
+    Invalid(String),
+    /// See [`is_reserved`].
+    Reserved(HeaderName),
+}
+
+/// A header of the application's, if it may have that one.
+pub(super) fn of_application(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), Unfit> {
+    let invalid = || Unfit::Invalid(name.to_owned());
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+    let value = HeaderValue::from_bytes(value).map_err(|_| invalid())?;
+    if is_reserved(&parsed) {
+        return Err(Unfit::Reserved(parsed));
+    }
+    Ok((parsed, value))
+}
+
 /// Headers that the handshake writes itself or that would change where its head ends.
-pub(super) fn is_reserved(name: &HeaderName) -> bool {
+fn is_reserved(name: &HeaderName) -> bool {
     [
         header::CONNECTION,
         header::UPGRADE,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::headers;
+use super::headers::{self, Unfit};
 
 /// Our own caller asked for an answer that must not be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,15 +45,19 @@ impl From<AnswerError> for Reject {
     }
 }
 
+impl From<Unfit> for AnswerError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Invalid(name) => Self::InvalidHeader { name },
+            Unfit::Reserved(name) => Self::ReservedHeader { name },
+        }
+    }
+}
+
 /// Adds a header of the application's to an answer.
 pub(super) fn add_header(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Result<(), AnswerError> {
-    let invalid = || AnswerError::InvalidHeader { name: name.to_owned() };
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
-    let value = HeaderValue::from_bytes(value).map_err(|_| invalid())?;
-    if headers::is_reserved(&parsed) {
-        return Err(AnswerError::ReservedHeader { name: parsed });
-    }
-    headers.try_append(parsed, value).map_err(|_| invalid())?;
+    let (parsed, value) = headers::of_application(name, value)?;
+    headers.try_append(parsed, value).map_err(|_| AnswerError::InvalidHeader { name: name.to_owned() })?;
     Ok(())
 }
 

@@ -30,6 +30,17 @@ pub(crate) fn request() -> String {
     ws::request("/chat?room=1")
 }
 
+/// The sample request with one thing changed.
+pub(crate) fn with(from: &str, to: &str) -> String {
+    let request = request();
+    assert!(request.contains(from), "{from}");
+    format!("{}\r\n", request.replacen(from, to, 1))
+}
+
+pub(crate) fn plus(line: &str) -> String {
+    format!("{}{line}\r\n\r\n", request())
+}
+
 /// The scripted peer, at the servers and listeners of these tests.
 #[derive(Debug)]
 pub(crate) struct Peer<S = TcpStream>(ws::Peer<S>);
