@@ -243,3 +243,25 @@ fn what_does_not_leave_is_dropped_without_the_lock() {
         assert_eq!(session.pending_send_bytes(), 0);
     }
 }
+
+#[test]
+fn who_no_longer_waits_for_the_end_leaves_nothing_behind() {
+    let mut driver = driver(100_000, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut stays = pin!(session.closed());
+    assert!(stays.as_mut().poll(&mut cx).is_pending());
+    let waiting = Arc::strong_count(&wakes);
+    for _ in 0..1000 {
+        let mut gives_up = pin!(session.closed());
+        assert!(gives_up.as_mut().poll(&mut cx).is_pending());
+        assert!(gives_up.as_mut().poll(&mut cx).is_pending(), "a second look takes no second place");
+        assert_eq!(Arc::strong_count(&wakes), waiting + 1);
+    }
+    assert_eq!(Arc::strong_count(&wakes), waiting);
+    driver.transport_gone(DisconnectReason::ClosedByClient, Ending::Orderly);
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+    assert!(stays.poll(&mut cx).is_ready());
+}

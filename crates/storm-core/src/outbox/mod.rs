@@ -496,8 +496,15 @@ impl<E: Encode + ?Sized> Outbox<E> {
         }
     }
 
-    pub(crate) fn wait_for_close(&mut self, waker: &Waker) {
-        self.waiters.get_or_insert_default().wait_for_close(waker);
+    /// Has `waker` woken at the end; whoever has a place keeps it.
+    pub(crate) fn wait_for_close(&mut self, ticket: Option<Ticket>, waker: &Waker) -> Ticket {
+        self.waiters.get_or_insert_default().wait_for_close(ticket, waker)
+    }
+
+    /// Gives up that place. The waker is to be dropped without the lock.
+    #[must_use]
+    pub(crate) fn leave_close(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.waiters.as_mut()?.leave_close(ticket)
     }
 
     /// Queues `control`, if there is room. One that `may_pass` does so once until senders may go on: those behind it would

@@ -1,18 +1,19 @@
 //! Tasks that wait on one outbox: senders for room, closers for the end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
-/// Who waits. Bounded by the tasks that use the session: each waits once.
+/// Who waits. Bounded by the futures that wait on the session: each has one place, and gives it up when it is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
+    /// In the order of their tickets.
     senders: VecDeque<(Ticket, Waker)>,
+    closers: BTreeMap<Ticket, Waker>,
     next: u64,
-    closers: Vec<Waker>,
 }
 
-/// A place in the queue of senders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place among those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
 impl Waiters {
@@ -21,10 +22,18 @@ impl Waiters {
     }
 
     pub(super) fn enqueue(&mut self, waker: &Waker) -> Ticket {
-        let ticket = Ticket(self.next);
-        self.next += 1;
+        let ticket = self.ticket();
         self.senders.push_back((ticket, waker.clone()));
         ticket
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next += 1;
+        Ticket(self.next)
+    }
+
+    fn place_of(&self, ticket: Ticket) -> Option<usize> {
+        self.senders.binary_search_by_key(&ticket, |(at, _)| *at).ok()
     }
 
     pub(super) fn is_first(&self, ticket: Ticket) -> bool {
@@ -32,13 +41,15 @@ impl Waiters {
     }
 
     pub(super) fn update(&mut self, ticket: Ticket, waker: &Waker) {
-        if let Some((_, stored)) = self.senders.iter_mut().find(|(at, _)| *at == ticket) {
-            stored.clone_from(waker);
+        if let Some(place) = self.place_of(ticket) {
+            self.senders[place].1.clone_from(waker);
         }
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) {
-        self.senders.retain(|(at, _)| *at != ticket);
+        if let Some(place) = self.place_of(ticket) {
+            self.senders.remove(place);
+        }
     }
 
     pub(super) fn wake_first(&self) {
@@ -47,10 +58,14 @@ impl Waiters {
         }
     }
 
-    pub(super) fn wait_for_close(&mut self, waker: &Waker) {
-        if !self.closers.iter().any(|stored| stored.will_wake(waker)) {
-            self.closers.push(waker.clone());
-        }
+    pub(super) fn wait_for_close(&mut self, ticket: Option<Ticket>, waker: &Waker) -> Ticket {
+        let ticket = ticket.unwrap_or_else(|| self.ticket());
+        self.closers.entry(ticket).or_insert_with(|| waker.clone()).clone_from(waker);
+        ticket
+    }
+
+    pub(super) fn leave_close(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.closers.remove(&ticket)
     }
 
     /// Senders keep their place: they look at the outbox again and find it closed.
@@ -62,7 +77,7 @@ impl Waiters {
 
     pub(super) fn wake_all(&mut self) {
         self.wake_senders();
-        for waker in self.closers.drain(..) {
+        for waker in std::mem::take(&mut self.closers).into_values() {
             waker.wake();
         }
     }

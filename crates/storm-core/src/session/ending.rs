@@ -10,7 +10,7 @@ use bytestring::ByteString;
 
 use super::Session;
 use crate::error::PanicMessage;
-use crate::outbox::{Encode, Outbox, Phase};
+use crate::outbox::{Encode, Outbox, Phase, Ticket};
 use crate::{ConnectionState, DisconnectReason};
 
 impl Session {
@@ -46,7 +46,7 @@ impl Session {
     /// # Cancel safety
     /// May be dropped and called again.
     pub fn closed(&self) -> Closed<'_> {
-        Closed { session: self }
+        Closed { session: self, ticket: None }
     }
 
     /// Ends the connection at once: nothing queued is sent, a TCP peer sees a reset.
@@ -106,17 +106,31 @@ impl Session {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Closed<'a> {
     session: &'a Session,
+    ticket: Option<Ticket>,
 }
 
 impl Future for Closed<'_> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut outbox = self.session.outbox();
         if outbox.phase == Phase::Closed {
+            drop(outbox);
+            self.ticket = None;
             return Poll::Ready(());
         }
-        outbox.wait_for_close(cx.waker());
+        let ticket = outbox.wait_for_close(self.ticket, cx.waker());
+        drop(outbox);
+        self.ticket = Some(ticket);
         Poll::Pending
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            let waker = self.session.outbox().leave_close(ticket);
+            drop(waker);
+        }
     }
 }

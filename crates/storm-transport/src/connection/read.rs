@@ -20,7 +20,7 @@ const CHUNK: usize = 65 * 1024;
 /// How often that doubles while reads fill what they are given: up to 520 KiB.
 const MOST_DOUBLED: u8 = 3;
 /// A read of as much may have left more.
-const LARGE: u32 = 16 * 1024;
+const LARGE: u32 = 32 * 1024;
 /// Bytes one turn reads before the connection lets others run.
 const TURN: u32 = 512 * 1024;
 
