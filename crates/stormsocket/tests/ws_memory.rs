@@ -14,7 +14,7 @@ use storm_core::events::{Adapter, Events};
 use storm_transport::stream::Foreign;
 use storm_transport::ws::{Agreed, WsProtocol};
 use storm_transport::{Connection, Link};
-use storm_ws_proto::{DeflateParams, MessageKind, Sender};
+use storm_ws_proto::{DeflateParams, Incoming, MessageKind, Receiver, Sender};
 use stormsocket::{
     DeflateOptions, DisconnectReason, Limits, Message, Role, SessionOptions, WsHandler, WsOptions, WsServer,
     WsSession,
@@ -22,10 +22,11 @@ use stormsocket::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ws_support::*;
 
-/// Counts what is allocated at the moment, and the most there was since it was last asked.
+/// Counts what is allocated at the moment, the most there was since it was last asked, and all there ever was.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
+static EVER: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: everything is left to the system's allocator; the counters do not allocate.
@@ -33,6 +34,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(now, Ordering::Relaxed);
+        EVER.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps to our contract, which is the system's.
         unsafe { System.alloc(layout) }
     }
@@ -108,6 +110,8 @@ fn size_of_run<E: Events<WsSession, Message>>(events: &E) -> usize {
 async fn memory_is_bounded() {
     an_idle_session_is_small().await;
     a_bomb_costs_no_more_than_the_limit().await;
+    without_context_takeover_nothing_is_held_between_messages();
+    final_blocks_of_two_bytes_cost_no_state_each();
     a_million_fragments_cost_no_more_than_the_cap().await;
     a_declared_length_costs_nothing().await;
 }
@@ -172,6 +176,51 @@ async fn a_bomb_costs_no_more_than_the_limit() {
     peer.end().await;
     drop(peer);
     stop(server).await;
+}
+
+fn without_context_takeover_nothing_is_held_between_messages() {
+    const SESSIONS: usize = 100;
+    let mut params = DeflateParams::default();
+    params.server_no_context_takeover = true;
+    let options = DeflateOptions::default();
+    let (mut sessions, mut wire) = (Vec::with_capacity(SESSIONS), BytesMut::with_capacity(1 << 16));
+    let before = now();
+    for _ in 0..SESSIONS {
+        let mut sender = Sender::server().deflate(&params, &options);
+        let mut receiver = Receiver::new(storm_ws_proto::Role::Client, Limits::default()).deflate(&params);
+        for byte in *b"ab" {
+            wire.clear();
+            let message = vec![byte; 10_000];
+            sender.message(MessageKind::Binary, message.clone().into(), true, &mut wire).unwrap();
+            assert!(wire.len() < 100, "it is compressed");
+            match receiver.receive(&mut wire) {
+                Ok(Some(Incoming::Message(back))) => assert!(back.data() == &message),
+                other => panic!("{other:?}"),
+            }
+        }
+        sessions.push((sender, receiver));
+    }
+    // One compressor and one inflater for all of them.
+    let held = now() - before;
+    assert!(held < SESSIONS * 1024 + (400 << 10), "{held}");
+}
+
+fn final_blocks_of_two_bytes_cost_no_state_each() {
+    for window_bits in [9, 15] {
+        let mut params = DeflateParams::default();
+        params.client_max_window_bits = window_bits;
+        let mut receiver = Receiver::new(storm_ws_proto::Role::Server, Limits::default()).deflate(&params);
+        // Empty, with fixed codes, and the last one of its stream, each.
+        let blocks = [0x03, 0x00].repeat(10_000);
+        let mut wire = BytesMut::from(&masked(0xC2, &blocks)[..]);
+        let before = EVER.load(Ordering::Relaxed);
+        match receiver.receive(&mut wire) {
+            Ok(Some(Incoming::Message(message))) => assert_eq!(message.len(), 0),
+            other => panic!("{other:?}"),
+        }
+        let allocated = EVER.load(Ordering::Relaxed) - before;
+        assert!(allocated < 300 << 10, "{window_bits} bits: {allocated}");
+    }
 }
 
 async fn a_million_fragments_cost_no_more_than_the_cap() {

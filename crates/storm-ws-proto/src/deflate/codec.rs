@@ -1,13 +1,14 @@
 //! Compressing and inflating the payload of messages (RFC 7692 §7.2).
 //!
-//! Owns: the two zlib states of a connection, each allocated at its first use.
+//! Owns: the two zlib states of a connection: from the first use on, or without context takeover while a message is under
+//! way.
 //! In:   payload bytes, in pieces.
 //! Out:  payload bytes; never more than the limit plus one byte.
-//! Not here: what was agreed (`negotiate`), UTF-8 of the result (`assembler`).
+//! Not here: what was agreed (`negotiate`), states between messages (`spare`), UTF-8 of the result (`assembler`).
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::{DeflateOptions, DeflateParams};
+use super::{DeflateOptions, DeflateParams, spare};
 use crate::error::ProtocolError;
 use crate::role::Role;
 
@@ -18,6 +19,8 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 const TAIL_AND_PROBE: [u8; 14] = [0, 0, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF];
 /// Smallest window zlib can use for raw deflate.
 const MIN_WINDOW_BITS: u8 = 9;
+/// The largest one there is.
+const MAX_WINDOW_BITS: u8 = 15;
 /// First output buffer of a message, unless the limit is lower.
 const FIRST_CHUNK: usize = 512;
 
@@ -31,6 +34,8 @@ pub(crate) struct Inflater {
     started: bool,
     /// A final block was read and nothing after it.
     ended: bool,
+    /// `state` has the largest window, whatever was agreed.
+    widened: bool,
 }
 
 impl Inflater {
@@ -42,8 +47,8 @@ impl Inflater {
         };
         let (window_bits, keep_window) = params.of(peer);
         // A larger window than the peer's reads whatever the peer's can have written.
-        let window_bits = window_bits.clamp(MIN_WINDOW_BITS, 15);
-        Self { state: None, window_bits, keep_window, started: false, ended: false }
+        let window_bits = window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
+        Self { state: None, window_bits, keep_window, started: false, ended: false, widened: false }
     }
 
     /// Inflates a piece of a message onto the end of `out`, which holds that message alone.
@@ -58,14 +63,19 @@ impl Inflater {
         }
         self.started = true;
         loop {
-            if self.ended {
+            let state = self.state.get_or_insert_with(|| spare::inflate(self.window_bits));
+            if std::mem::take(&mut self.ended) {
                 // RFC 7692 §7.2.3.4: a block with BFINAL may be followed by more blocks. A deflate stream
                 // ends there, so what follows is a new one with an empty window.
-                self.state = None;
-                self.ended = false;
+                if self.window_bits == MAX_WINDOW_BITS || self.widened {
+                    state.reset(false);
+                } else {
+                    // Two bytes can be such a block, and only a state with the largest window starts over without
+                    // being made anew. A larger window reads what a smaller one does.
+                    *state = spare::inflate(MAX_WINDOW_BITS);
+                    self.widened = true;
+                }
             }
-            let state =
-                self.state.get_or_insert_with(|| Decompress::new_with_window_bits(false, self.window_bits));
             grow(out, piece.len(), max);
             let (read, written) = (state.total_in(), out.len());
             let status = state
@@ -98,9 +108,12 @@ impl Inflater {
                 return Err(ProtocolError::CorruptDeflate);
             }
         }
-        if self.ended || !self.keep_window {
-            // Without context takeover an idle connection holds no window at all.
-            self.state = None;
+        // Without context takeover an idle connection holds no window at all.
+        if (self.ended || !self.keep_window)
+            && let Some(state) = self.state.take()
+        {
+            let widened = std::mem::take(&mut self.widened);
+            spare::keep_inflate(if widened { MAX_WINDOW_BITS } else { self.window_bits }, state);
         }
         (self.started, self.ended) = (false, false);
         Ok(())
@@ -140,7 +153,7 @@ impl Deflater {
     pub(crate) fn new(role: Role, params: &DeflateParams, options: &DeflateOptions) -> Option<Self> {
         let (window_bits, keep_window) = params.of(role);
         let level = Compression::new(u32::from(options.level.min(9)));
-        (MIN_WINDOW_BITS..=15).contains(&window_bits).then_some(Self {
+        (MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&window_bits).then_some(Self {
             state: None,
             window_bits,
             keep_window,
@@ -177,9 +190,7 @@ impl Deflater {
 
     /// A piece of a message that goes on, flushed so that the peer can have it now.
     pub(crate) fn piece(&mut self, mut payload: &[u8]) -> Vec<u8> {
-        let state = self
-            .state
-            .get_or_insert_with(|| Compress::new_with_window_bits(self.level, false, self.window_bits));
+        let state = self.state.get_or_insert_with(|| spare::compress(self.level, self.window_bits));
         let mut out = Vec::with_capacity(payload.len() / 2 + 64);
         loop {
             let read = state.total_in();
@@ -210,8 +221,10 @@ impl Deflater {
     }
 
     fn end_message(&mut self) {
-        if !self.keep_window {
-            self.forget();
+        if !self.keep_window
+            && let Some(state) = self.state.take()
+        {
+            spare::keep_compress(self.level, self.window_bits, state);
         }
     }
 
@@ -414,6 +427,29 @@ mod tests {
             let noise: Vec<u8> = sample(len, len as usize * 4).into_iter().step_by(4).collect();
             let wire = deflater.message(&noise).unwrap();
             assert_eq!(inflate(&mut inflater, &wire).as_deref(), Ok(&noise[..]), "{len}");
+        }
+    }
+
+    /// Without context takeover connections use one state after the other, which must not show.
+    #[test]
+    fn a_state_that_served_another_connection_is_as_good_as_new() {
+        for bits in [9, 12, 15] {
+            let (secret, text) = (sample(5, 70_000), sample(5, 50_000));
+            let fresh = std::thread::spawn({
+                let text = text.clone();
+                move || pair(bits, false).0.message(&text)
+            });
+            let (mut others, _) = pair(bits, false);
+            others.message(&secret).expect("it shrinks");
+            let (mut deflater, mut inflater) = pair(bits, false);
+            let wire = deflater.message(&text).expect("it shrinks");
+            assert!(Some(&wire) == fresh.join().unwrap().as_ref(), "{bits} bits");
+            // A reference to before the beginning finds nothing of what the inflater saw for another.
+            assert!(inflate(&mut inflater, &wire) == Ok(text), "{bits} bits");
+            let (mut kept, mut next) = (pair(bits, true).0, pair(bits, false).1);
+            kept.message(&secret);
+            let refers_back = kept.message(&secret[secret.len() - 100..]).expect("windows are kept");
+            assert_eq!(inflate(&mut next, &refers_back), Err(ProtocolError::CorruptDeflate), "{bits} bits");
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod codec;
 mod negotiate;
+mod spare;
 
 pub(crate) use codec::{Deflater, Inflater};
 pub use negotiate::DeflateOptions;
