@@ -16,6 +16,9 @@ use crate::{
     Groups, Hub, LatestKey, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy,
 };
 
+/// A message of this many bytes is encoded, and compressed, while sessions come and go: in microseconds below, above not.
+const UNLOCKED_FROM: usize = 16 * 1024;
+
 /// A broadcast that has not begun: `await` it to send.
 ///
 /// The members' [policy](SlowConsumerPolicy) applies, unless [another](Self::policy) is given. The first poll tries every
@@ -122,6 +125,17 @@ impl<'a> Broadcast<'a> {
         self
     }
 
+    /// Those it is for at the moment.
+    fn members(&self) -> Vec<Session> {
+        let mut members = Vec::new();
+        self.audience.visit(|id, session| {
+            if !self.except.contains(&id) {
+                members.push(session.clone());
+            }
+        });
+        members
+    }
+
     fn policy_in(&self, hub: &Hub) -> SlowConsumerPolicy {
         self.policy.unwrap_or(hub.options().slow_consumer_policy)
     }
@@ -193,7 +207,7 @@ impl Broadcasting<'_> {
         let mut deliveries = Deliveries { lanes: hub.lanes(), sessions: Vec::new() };
         let deliver = deliveries.lanes.are_open();
         let mut displaced = Vec::new();
-        broadcast.audience.visit(|id, session| {
+        let mut attempt = |id: SessionId, session: &Session| {
             if broadcast.except.contains(&id) {
                 return;
             }
@@ -209,20 +223,20 @@ impl Broadcasting<'_> {
             if !report.count(admission) {
                 full.push(FullMember { session: session.clone(), ticket: None, own: None });
             }
-        });
+        };
+        if broadcast.message.len() < UNLOCKED_FROM {
+            broadcast.audience.visit(attempt);
+        } else {
+            let members = broadcast.members();
+            members.iter().for_each(|session| attempt(session.id(), session));
+        }
         deliveries.list();
     }
 
     /// Hooks are user code: they run without the lock that a visit holds.
     fn try_with_middleware(&mut self, hub: &Hub, chain: &MiddlewareChain) {
         let terms = self.broadcast.terms_in(hub);
-        let mut members = Vec::new();
-        self.broadcast.audience.visit(|id, session| {
-            if !self.broadcast.except.contains(&id) {
-                members.push(session.clone());
-            }
-        });
-        for session in members {
+        for session in self.broadcast.members() {
             let mut own = match chain.sending(&session, self.broadcast.message.clone()) {
                 Ok(Some(message)) => Some(message),
                 Ok(None) => {
