@@ -3,16 +3,16 @@
 mod support;
 
 use std::pin::pin;
-use std::sync::mpsc;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use storm_core::driver::Driver;
 use storm_core::middleware::MiddlewareChain;
 use storm_core::outbox::{Encode, SendQueue};
-use storm_core::{Hub, Message, Role, SendError, SessionOptions};
+use storm_core::{Hub, Message, Role, SendError, SessionOptions, SlowConsumerPolicy};
 use support::Plain;
 
 /// A protocol that needs until another session has come and gone for each message.
@@ -46,5 +46,67 @@ fn sessions_come_and_go_while_a_large_message_is_encoded() {
             Poll::Pending => panic!("there is room"),
         };
         assert_eq!((report.sent, report.failed), (1, 0));
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Everything leaves; returns how much that was.
+fn drain(driver: &mut Driver) -> usize {
+    let (mut writing, mut written, mut all) = (SendQueue::default(), 0, 0);
+    loop {
+        driver.sync(&mut writing, written);
+        written = writing.len();
+        if written == 0 {
+            return all;
+        }
+        all += written;
+        writing.advance(written);
+    }
+}
+
+#[test]
+fn a_broadcast_that_waits_goes_on_with_whoever_has_room_in_any_order() {
+    let mut options = SessionOptions::default();
+    options.max_pending_send_bytes = Some(1000);
+    options.slow_consumer_policy = SlowConsumerPolicy::Wait;
+    let hub = Hub::new(options, MiddlewareChain::default()).expect("valid");
+    let mut members: Vec<_> =
+        (0..50).map(|_| Driver::register(&hub, Role::Server, None, Plain(usize::MAX))).collect();
+    for member in &members[..40] {
+        member.session().try_send(vec![0; 1000]).expect("room");
+    }
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut sending = pin!(hub.sessions().broadcast("to all").into_future());
+    assert!(sending.as_mut().poll(&mut cx).is_pending());
+    for member in &mut members[40..] {
+        assert_eq!(drain(member), 6, "those with room have it at once");
+    }
+    assert!(sending.as_mut().poll(&mut cx).is_pending(), "a poll nobody asked for");
+    // The last first; one goes without reading.
+    for number in (0..40).rev() {
+        let before = wakes.0.load(Ordering::SeqCst);
+        if number == 20 {
+            members[number].session().abort();
+        } else {
+            assert_eq!(drain(&mut members[number]), 1000);
+        }
+        assert!(wakes.0.load(Ordering::SeqCst) > before, "{number}");
+        match sending.as_mut().poll(&mut cx) {
+            Poll::Pending => assert!(number > 0),
+            Poll::Ready(report) => assert_eq!((number, report.sent, report.failed), (0, 49, 1)),
+        }
+        if number != 20 {
+            assert_eq!(drain(&mut members[number]), 6, "{number}");
+        }
     }
 }

@@ -3,15 +3,19 @@
 //! Everyone gets a first try before anyone is waited for, and the message is encoded once for each distinct way its
 //! receivers encode.
 
+mod calls;
+
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
+
+use calls::Calls;
 
 use crate::cork;
 use crate::delivery::Lanes;
 use crate::middleware::MiddlewareChain;
-use crate::outbox::{Admission, Payload, SharedFrames, Terms, Ticket};
+use crate::outbox::{Admission, Displaced, Payload, SharedFrames, Terms, Ticket};
 use crate::{
     Groups, Hub, LatestKey, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy,
 };
@@ -156,6 +160,8 @@ impl<'a> IntoFuture for Broadcast<'a> {
             broadcast: self,
             report: BroadcastReport::default(),
             full: Vec::new(),
+            waiting: 0,
+            calls: None,
             stage: Stage::First,
         }
     }
@@ -168,8 +174,12 @@ pub struct Broadcasting<'a> {
     broadcast: Broadcast<'a>,
     frames: SharedFrames,
     report: BroadcastReport,
-    /// Members without room. Each is tried again on every poll.
-    full: Vec<FullMember>,
+    /// Members that had no room, in places they keep; `None` once they are done with.
+    full: Vec<Option<FullMember>>,
+    /// How many of them are left.
+    waiting: usize,
+    /// There is none until someone is waited for.
+    calls: Option<Calls>,
     stage: Stage,
 }
 
@@ -179,12 +189,15 @@ enum Stage {
     First,
     /// Everybody has been tried; those without room have been given one chance to write.
     Again,
+    /// All that are left are in line, and call when it is their turn.
+    InLine,
 }
 
 #[derive(Debug)]
 struct FullMember {
     session: Session,
-    ticket: Option<Ticket>,
+    /// Its place in line, and what it is called by.
+    place: Option<(Ticket, Waker)>,
     /// The message as a middleware rewrote it for this member.
     own: Option<Message>,
 }
@@ -221,7 +234,7 @@ impl Broadcasting<'_> {
             let admission = outbox.admit_on(payload, &terms, None, false, &mut displaced);
             drop(outbox);
             if !report.count(admission) {
-                full.push(FullMember { session: session.clone(), ticket: None, own: None });
+                full.push(Some(FullMember { session: session.clone(), place: None, own: None }));
             }
         };
         if broadcast.message.len() < UNLOCKED_FROM {
@@ -252,50 +265,78 @@ impl Broadcasting<'_> {
             let payload = terms.payload(&mut own);
             let admission = session.outbox().admit_on(payload, &terms, None, false, &mut displaced);
             if !self.report.count(admission) {
-                self.full.push(FullMember { session, ticket: None, own });
+                self.full.push(Some(FullMember { session, place: None, own }));
             }
         }
     }
 
-    /// Tries those without room again; keeps the ones to wait for.
-    fn try_full(&mut self, cx: &Context<'_>) {
-        let Self { broadcast, frames, report, full, stage } = self;
-        let Some(hub) = full.first().map(|member| member.session.server().clone()) else { return };
-        let (policy, terms) = (broadcast.policy_in(&hub), broadcast.terms_in(&hub));
+    /// Tries those without room again: all of them, until those that are left are in line and call.
+    fn try_full(&mut self, called: Vec<usize>) {
+        let Some(hub) = self.full.iter().flatten().next().map(|member| member.session.server().clone())
+        else {
+            return;
+        };
+        let (policy, terms) = (self.broadcast.policy_in(&hub), self.broadcast.terms_in(&hub));
         let mut displaced = Vec::new();
-        full.retain_mut(|member| {
-            let payload = match &mut member.own {
-                None => Payload::Shared(&broadcast.message, frames),
-                own => terms.payload(own),
-            };
-            let mut outbox = member.session.outbox();
-            let may_displace = *stage == Stage::Again;
-            let admission = outbox.admit_on(payload, &terms, member.ticket, may_displace, &mut displaced);
-            if let Ok(Admission::Full | Admission::Busy) = admission {
-                if policy == SlowConsumerPolicy::Wait || matches!(admission, Ok(Admission::Busy)) {
-                    member.ticket = Some(outbox.wait(member.ticket, cx.waker()));
-                    return true;
-                }
-                if *stage == Stage::First {
-                    return true;
-                }
-                if let Some(ticket) = member.ticket.take() {
-                    outbox.leave(ticket);
-                }
-                drop(outbox);
-                match member.session.refuse(policy) {
-                    Ok(SendOutcome::Dropped) => report.dropped += 1,
-                    _ => report.disconnected += 1,
-                }
-                return false;
+        let everyone = self.stage != Stage::InLine;
+        let numbers = if everyone { (0..self.full.len()).collect() } else { called };
+        for number in numbers {
+            if !self.try_member(number, policy, &terms, &mut displaced) {
+                self.full[number] = None;
+                self.waiting -= 1;
             }
-            if let Some(ticket) = member.ticket.take() {
-                outbox.leave(ticket);
-            }
-            report.count(admission);
-            false
-        });
+        }
         hub.enforce_budget();
+    }
+
+    /// Whether the member of this number is still to be waited for.
+    fn try_member(
+        &mut self,
+        number: usize,
+        policy: SlowConsumerPolicy,
+        terms: &Terms,
+        displaced: &mut Displaced,
+    ) -> bool {
+        let Self { broadcast, frames, report, full, calls, stage, .. } = self;
+        // One that is done with may have called before.
+        let Some(member) = &mut full[number] else { return true };
+        let payload = match &mut member.own {
+            None => Payload::Shared(&broadcast.message, frames),
+            own => terms.payload(own),
+        };
+        let ticket = member.place.as_ref().map(|(ticket, _)| *ticket);
+        let mut outbox = member.session.outbox();
+        let admission = outbox.admit_on(payload, terms, ticket, *stage != Stage::First, displaced);
+        let stays = match &admission {
+            Ok(Admission::Busy) => true,
+            Ok(Admission::Full) => policy == SlowConsumerPolicy::Wait,
+            _ => false,
+        };
+        if stays {
+            let (ticket, waker) = match member.place.take() {
+                Some((ticket, waker)) => (Some(ticket), waker),
+                None => (None, calls.get_or_insert_default().waker(number)),
+            };
+            member.place = Some((outbox.wait(ticket, &waker), waker));
+            return true;
+        }
+        let is_full = matches!(admission, Ok(Admission::Full));
+        if is_full && *stage == Stage::First {
+            return true;
+        }
+        if let Some(ticket) = ticket {
+            outbox.leave(ticket);
+        }
+        drop(outbox);
+        if is_full {
+            match member.session.refuse(policy) {
+                Ok(SendOutcome::Dropped) => report.dropped += 1,
+                _ => report.disconnected += 1,
+            }
+        } else {
+            report.count(admission);
+        }
+        false
     }
 }
 
@@ -339,15 +380,17 @@ impl Future for Broadcasting<'_> {
         let first = this.stage == Stage::First;
         if first {
             this.try_everyone();
+            this.waiting = this.full.len();
         }
-        if !this.full.is_empty() {
-            this.try_full(cx);
+        if this.waiting > 0 {
+            let called = this.calls.get_or_insert_default().take(cx.waker());
+            this.try_full(called);
         }
-        this.stage = Stage::Again;
-        if this.full.is_empty() {
+        this.stage = if first { Stage::Again } else { Stage::InLine };
+        if this.waiting == 0 {
             return Poll::Ready(this.report);
         }
-        if first && this.full.iter().any(|member| member.ticket.is_none()) {
+        if first && this.full.iter().flatten().any(|member| member.place.is_none()) {
             // One chance to write before a message is dropped or a session cut, as in `Session::send`.
             cx.waker().wake_by_ref();
         }
@@ -357,8 +400,8 @@ impl Future for Broadcasting<'_> {
 
 impl Drop for Broadcasting<'_> {
     fn drop(&mut self) {
-        for member in &self.full {
-            if let Some(ticket) = member.ticket {
+        for member in self.full.iter().flatten() {
+            if let Some((ticket, _)) = member.place {
                 member.session.leave_line(ticket);
             }
         }
