@@ -1,4 +1,6 @@
 //! What the sessions of one server or client have in common.
+//!
+//! Hidden methods are for connection tasks, servers and clients: they keep the numbers and the clock that users only read.
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -107,18 +109,21 @@ impl Hub {
     ///
     /// # Panics
     /// It was asked for as another type before.
+    #[doc(hidden)]
     pub fn timer<T: SharedTimer + Default>(&self) -> &T {
         let timer: &dyn Any = &**self.timer.get_or_init(|| Box::new(T::default()));
         timer.downcast_ref().expect("a hub has one kind of timer")
     }
 
     /// Counts and logs an error; whoever calls this also has the error reported.
+    #[doc(hidden)]
     pub fn count_error(&self, error: &Error) {
         trace::reported(error);
         self.metrics.count_error();
     }
 
     /// How long an orderly close that begins now may take: the close deadline, or the time a shutdown gives.
+    #[doc(hidden)]
     pub fn close_within(&self) -> Duration {
         self.options
             .close_deadline
@@ -127,6 +132,7 @@ impl Hub {
     }
 
     /// Gives closes that begin from now on `within`, if that is longer than the close deadline.
+    #[doc(hidden)]
     pub fn extend_closes(&self, within: Duration) {
         let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         self.drain.fetch_max(millis, Ordering::AcqRel);
@@ -147,17 +153,20 @@ impl Hub {
     }
 
     /// Notes how long a handshake took.
+    #[doc(hidden)]
     pub fn record_handshake(&self, took: Duration) {
         self.metrics.record_handshake(took);
     }
 
     /// Counts a socket from `peer` that was closed because of `limit`.
+    #[doc(hidden)]
     pub fn count_refusal(&self, limit: Limit, peer: Option<SocketAddr>) {
         trace::refused(limit, peer);
         self.metrics.count_refusal(limit);
     }
 
     /// Counts a handshake with `peer` that made no session.
+    #[doc(hidden)]
     pub fn count_handshake_failure(&self, failure: HandshakeFailure, peer: Option<SocketAddr>) {
         trace::handshake_failed(failure, peer);
         self.metrics.count_handshake_failure(failure);

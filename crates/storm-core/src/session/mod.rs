@@ -175,6 +175,7 @@ impl Session {
     }
 
     /// What the protocol keeps with the session, if it is a `T`.
+    #[doc(hidden)]
     pub fn attachment<T: Any>(&self) -> Option<&T> {
         self.0.attachment.as_ref()?.downcast_ref()
     }
@@ -322,6 +323,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SendError::Unsupported`] if the protocol has no such thing; others as [`send`](Self::send).
+    #[doc(hidden)]
     pub fn send_part(&self, part: Part) -> impl Future<Output = Result<(), SendError>> + Send + '_ {
         let mut part = Some(part);
         let mut place = Place { session: self, ticket: None };
@@ -348,12 +350,14 @@ impl Session {
 
     /// Sends a control message, if the protocol has any: at once or not at all, whatever the policy. Returns whether it
     /// was taken: not if the session is closing, nor, except for a pong, if the outbox is full.
+    #[doc(hidden)]
     pub fn control(&self, control: Control) -> bool {
         self.outbox().control(control, false)
     }
 
     /// As [`control`](Self::control), though the outbox is full: for what tells a slow peer from a dead one. Only one goes past
     /// the limit until senders may go on; the others would leave no sooner, and are refused.
+    #[doc(hidden)]
     pub fn control_when_full(&self, control: Control) -> bool {
         self.outbox().control(control, true)
     }
