@@ -5,7 +5,7 @@
 //! provider before that. With several servers in a process each instrument shows their sum.
 
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry::metrics::{Histogram, Meter};
 use opentelemetry::{KeyValue, global};
@@ -16,6 +16,10 @@ use crate::{DisconnectReason, Hub, Sessions};
 
 static OBSERVED: Mutex<Observed> = Mutex::new(Observed { live: Vec::new(), gone: ServerMetrics::ZERO });
 static INSTRUMENTS: OnceLock<()> = OnceLock::new();
+static ROUND: Mutex<Option<Round>> = Mutex::new(None);
+
+/// A sum older than that is shown by no instrument.
+const LONGEST_ROUND: Duration = Duration::from_secs(1);
 
 /// All hubs of the process, and what those that are gone counted: counters must not fall.
 struct Observed {
@@ -27,6 +31,15 @@ struct Observed {
 struct Live {
     hub: Weak<Hub>,
     counted: Arc<MetricsState>,
+}
+
+/// One sum for all instruments of a collection: with one for each, every session would be visited for each, and each would
+/// show another moment.
+struct Round {
+    sum: ServerMetrics,
+    taken: Instant,
+    /// The instruments that have shown it, a bit each: the first to be asked again begins another round.
+    shown_by: u32,
 }
 
 impl ServerMetrics {
@@ -98,6 +111,26 @@ fn total() -> ServerMetrics {
     sum
 }
 
+impl Round {
+    /// The sum, if the instrument of this number is still to show it.
+    fn show(&mut self, instrument: u32, now: Instant) -> Option<ServerMetrics> {
+        let bit = 1 << instrument;
+        let shows = self.shown_by & bit == 0 && now.saturating_duration_since(self.taken) < LONGEST_ROUND;
+        self.shown_by |= bit;
+        shows.then_some(self.sum)
+    }
+}
+
+/// What the instrument of this number is to show.
+fn total_for(instrument: u32) -> ServerMetrics {
+    let shown = ROUND.lock().as_mut().and_then(|round| round.show(instrument, Instant::now()));
+    shown.unwrap_or_else(|| {
+        let sum = total();
+        *ROUND.lock() = Some(Round { sum, taken: Instant::now(), shown_by: 1 << instrument });
+        sum
+    })
+}
+
 fn make_counters(meter: &Meter) {
     type Read = fn(&ServerMetrics) -> u64;
     let counters: [(&str, &str, Read); 9] = [
@@ -111,21 +144,28 @@ fn make_counters(meter: &Meter) {
         ("stormsocket.messages.replaced", "{message}", |m| m.messages_replaced),
         ("stormsocket.slow_consumers", "{connection}", ServerMetrics::slow_consumers),
     ];
+    let mut numbers = 0_u32..;
+    let mut number = move || numbers.next().expect("it has no end");
     for (name, unit, read) in counters {
+        let instrument = number();
         let _registered = meter
             .u64_observable_counter(name)
             .with_unit(unit)
-            .with_callback(move |observer| observer.observe(read(&total()), &[]))
+            .with_callback(move |observer| observer.observe(read(&total_for(instrument)), &[]))
             .build();
     }
-    make_tally(meter, "stormsocket.connections.refused", "{connection}", "limit", |m| m.refused);
-    make_tally(meter, "stormsocket.disconnects", "{connection}", "reason", |m| m.disconnects);
-    make_tally(meter, "stormsocket.handshake.failures", "{handshake}", "kind", |m| m.handshake_failures_by);
+    make_tally(meter, number(), "stormsocket.connections.refused", "{connection}", "limit", |m| m.refused);
+    make_tally(meter, number(), "stormsocket.disconnects", "{connection}", "reason", |m| m.disconnects);
+    make_tally(meter, number(), "stormsocket.handshake.failures", "{handshake}", "kind", |m| {
+        m.handshake_failures_by
+    });
+    let instrument = number();
     let _registered = meter
         .i64_observable_up_down_counter("stormsocket.connections.active")
         .with_unit("{connection}")
-        .with_callback(|observer| {
-            observer.observe(i64::try_from(total().active_connections).unwrap_or(i64::MAX), &[]);
+        .with_callback(move |observer| {
+            observer
+                .observe(i64::try_from(total_for(instrument).active_connections).unwrap_or(i64::MAX), &[]);
         })
         .build();
 }
@@ -133,6 +173,7 @@ fn make_counters(meter: &Meter) {
 /// A counter with an attribute that tells kinds apart. Kinds that have not been seen are not shown.
 fn make_tally<K: Kind + Send + Sync>(
     meter: &Meter,
+    instrument: u32,
     name: &'static str,
     unit: &'static str,
     attribute: &'static str,
@@ -142,7 +183,7 @@ fn make_tally<K: Kind + Send + Sync>(
         .u64_observable_counter(name)
         .with_unit(unit)
         .with_callback(move |observer| {
-            for (kind, count) in read(&total()).iter().filter(|(_, count)| *count > 0) {
+            for (kind, count) in read(&total_for(instrument)).iter().filter(|(_, count)| *count > 0) {
                 observer.observe(count, &[KeyValue::new(attribute, kind.label())]);
             }
         })
@@ -182,6 +223,17 @@ mod tests {
     use super::*;
     use crate::SessionOptions;
     use crate::middleware::MiddlewareChain;
+
+    #[test]
+    fn a_sum_is_shown_once_by_each_instrument_and_not_for_long() {
+        let taken = Instant::now();
+        let mut round = Round { sum: ServerMetrics::ZERO, taken, shown_by: 1 << 3 };
+        assert_eq!(round.show(3, taken), None);
+        assert!(round.show(0, taken).is_some());
+        assert_eq!(round.show(0, taken), None);
+        assert!(round.show(12, taken + LONGEST_ROUND / 2).is_some());
+        assert_eq!(round.show(5, taken + LONGEST_ROUND), None);
+    }
 
     #[test]
     fn counters_never_fall_while_a_hub_goes() {
