@@ -95,6 +95,50 @@ impl Items<'_> {
         replaced.downcast::<T>().ok().map(Arc::unwrap_or_clone)
     }
 
+    /// Changes the value, which begins as the type's default if there is none, and returns a copy of what it is then. Nothing
+    /// another task changes meanwhile is lost: `change` runs again, on that value.
+    ///
+    /// ```
+    /// use storm_core::{Session, SessionKey};
+    ///
+    /// static STRIKES: SessionKey<u32> = SessionKey::new("strikes");
+    ///
+    /// fn warn(session: &Session) {
+    ///     if session.update(&STRIKES, |strikes| *strikes += 1) == 3 {
+    ///         session.abort();
+    ///     }
+    /// }
+    /// ```
+    pub fn update<T: Clone + Default + Send + Sync + 'static>(
+        &self,
+        key: &SessionKey<T>,
+        mut change: impl FnMut(&mut T),
+    ) -> T {
+        loop {
+            let before = self.session.with_extras(|extras| extras.items.get(key.name).cloned());
+            let mut value =
+                before.as_ref().and_then(|value| value.downcast_ref::<T>()).cloned().unwrap_or_default();
+            change(&mut value);
+            // Both are dropped without the lock: this one if it is not taken, what it replaces with `before`.
+            let mut after: Option<Arc<dyn Any + Send + Sync>> = Some(Arc::new(value.clone()));
+            let is_done = self.session.with_extras(|extras| {
+                let now = extras.items.get(key.name);
+                let is_as_before = match (&before, now) {
+                    (None, None) => true,
+                    (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+                    _ => false,
+                };
+                if is_as_before && let Some(after) = after.take() {
+                    extras.items.insert(key.name, after);
+                }
+                is_as_before
+            });
+            if is_done {
+                return value;
+            }
+        }
+    }
+
     /// Removes the value and returns it, `None` if there is none of this name and type.
     pub fn remove<T: Clone + Send + Sync + 'static>(&self, key: &SessionKey<T>) -> Option<T> {
         let removed = self.session.with_extras(|extras| {

@@ -44,3 +44,31 @@ async fn items_are_kept_by_name_and_type_from_any_task_and_beyond_the_end() {
     assert_eq!(session.get(&NAME_AS_NUMBER), Some(3));
     stop(&server).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_tasks_change_at_the_same_time_is_all_kept() {
+    let (recorder, mut log) = recorder();
+    let server = local_server().handler(recorder).start().await.unwrap();
+    let peer = Peer::connect(addr_of(&server)).await;
+    let session = log.connected().await;
+    let adders: Vec<_> = (0..4)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move {
+                for _ in 0..1000 {
+                    session.update(&COUNT, |count| *count += 1);
+                }
+            })
+        })
+        .collect();
+    for adder in adders {
+        soon(adder).await.unwrap();
+    }
+    assert_eq!(session.get(&COUNT), Some(4000));
+    session.set(&NAME, "Ada".to_owned());
+    assert_eq!(session.update(&NAME_AS_NUMBER, |number| *number += 7), 7, "another type is replaced");
+    assert_eq!(session.get(&NAME), None);
+    drop(peer);
+    log.disconnected().await;
+    stop(&server).await;
+}

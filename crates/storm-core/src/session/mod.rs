@@ -392,6 +392,15 @@ impl Session {
         self.items().set(key, value)
     }
 
+    /// Changes the value under `key` in one step; see [`Items::update`].
+    pub fn update<T: Clone + Default + Send + Sync + 'static>(
+        &self,
+        key: &SessionKey<T>,
+        change: impl FnMut(&mut T),
+    ) -> T {
+        self.items().update(key, change)
+    }
+
     pub(crate) fn with_extras<R>(&self, f: impl FnOnce(&mut Extras) -> R) -> R {
         f(self.0.extras.lock().get_or_insert_default())
     }
