@@ -1,10 +1,16 @@
 //! Clients: what happens around a connection on the connecting side.
 //!
+//! A part of StormSocket: programs depend on `stormsocket`, which has all of this at its top; read `stormsocket::` for
+//! `storm_client::`, `storm_core::` and so on in examples.
+//!
 //! ```text
 //!  connect ──> [ dial, TLS, upgrade (one budget) ──> storm_transport::Connection::run ──> ended ]
-//!                 ^                                                                         │ auto-reconnect
+//!                 ^                                                                         │ reconnect
 //!                 └── on_reconnecting(attempt, delay) <── delay <───────────────────────────┘
 //! ```
+//!
+//! Features: `ws` adds `WsClient`, `deflate` its compression, `tls` `.tls(..)` and `wss://`, `metrics` the OpenTelemetry
+//! instruments.
 //!
 //! Not here: the connection loop (`storm-transport`), sessions (`storm-core`).
 

@@ -1,6 +1,9 @@
 //! The vocabulary StormSocket's layers share: sessions and what they send, groups, backpressure,
 //! metrics, middleware and events. It opens no socket and knows no wire format.
 //!
+//! A part of StormSocket: programs depend on `stormsocket`, which has what they need of this at its top; read `stormsocket::`
+//! for `storm_core::` in examples.
+//!
 //! ```text
 //!  any task ── Session::send ──> Outbox ── Encode::encode ──> SendQueue
 //!                                  │  (one short lock)            │
@@ -21,6 +24,12 @@
 //! | [`middleware`] | hooks around every session |
 //! | [`send_budget`] | the byte bound over all sessions of a process |
 //! | [`rate_limit`] | a middleware that bounds messages per time |
+//! | [`message`], [`items`] | what is sent, text or binary; what a session carries for its user |
+//! | [`options`], [`error`] | how sessions are configured; what fails, by whose fault |
+//! | [`state`], [`peer`] | where a connection is in its life; who is at its other end |
+//! | [`buffer_pool`] | buffers that outlive the batch they served |
+//! | [`isolation`] | panics of user code end one session |
+//! | [`ip`] | who counts as one address |
 //! | [`metrics`] | counters of a session and of a server |
 //! | [`timer`] | what a session brings to a timer it shares with others |
 //! | [`trace`] | what is logged, with which target and level |

@@ -1,5 +1,8 @@
 //! Message boundaries on a byte stream: bytes in, messages out, and back.
 //!
+//! A part of StormSocket: programs that depend on `stormsocket` have the framers at its top; read `stormsocket::` for
+//! `storm_framing::` in examples.
+//!
 //! ```text
 //!  bytes read ──> MessageFramer::decode ──> message        (one per call, cut from the buffer, not copied)
 //!  message ─────> MessageFramer::encode ──> Wire           (head copied, payload shared if it is large)
@@ -10,7 +13,7 @@
 //! | [`RawFramer`] | the bytes as they are | none: a message is what one read brought |
 //! | [`LengthPrefixFramer`] | 4 bytes big-endian length, payload | 16 MiB |
 //! | [`DelimiterFramer`] | payload, delimiter (`\n`) | 16 MiB |
-//! | `CodecFramer` (feature `codec`) | any tokio-util codec's | the codec's own |
+//! | `CodecFramer` (feature `codec`) | a tokio-util codec's | the codec's own |
 //!
 //! No I/O and no runtime. Not here: sockets and limits on what waits (`storm-transport`, `storm-core`).
 

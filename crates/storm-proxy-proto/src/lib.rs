@@ -1,5 +1,7 @@
 //! What is said around a connection that does not come directly: to a proxy on the way out, by a proxy on the way in.
 //!
+//! A part of StormSocket, and of use without it: `stormsocket` has it as options, `.proxy(..)` and `.proxy_protocol_from(..)`.
+//!
 //! ```text
 //!  client ── HttpConnect / Socks5 ──> proxy ──> target            bytes to write, bytes that came, "open"
 //!  peer ──> proxy ── PROXY header ──> ProxyHeaderReader           whose connection it is
@@ -17,6 +19,7 @@
 //! bound, whatever comes. Not here: sockets, deadlines, which peers may send a header.
 
 #[cfg(feature = "fuzzing")]
+#[doc(hidden)]
 pub mod fuzzing;
 pub mod http_connect;
 pub mod proxy_header;

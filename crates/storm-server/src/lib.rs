@@ -1,5 +1,8 @@
 //! Servers: what happens around a connection on the accepting side.
 //!
+//! A part of StormSocket: programs depend on `stormsocket`, which has all of this at its top; read `stormsocket::` for
+//! `storm_server::`, `storm_core::` and so on in examples.
+//!
 //! ```text
 //!  Listener ── accept ──> slot (max_connections) ──> handshake (PROXY header, TLS, upgrade; one budget), if any
 //!                 └ errors: back off, report, go on     └──> connection task ── storm_transport::Connection::run
@@ -7,8 +10,8 @@
 //!  ServerHandle ── shutdown(deadline) ──> stop accepting, close all, wait, abort, report
 //! ```
 //!
-//! Features: `ws` adds `WsServer`, `deflate` its compression, `signal` `shutdown_signal`, `metrics` the OpenTelemetry
-//! instruments.
+//! Features: `ws` adds `WsServer`, `deflate` its compression, `tls` `.tls(..)`, `signal` `shutdown_signal`, `metrics` the
+//! OpenTelemetry instruments.
 //!
 //! Not here: the connection loop (`storm-transport`), sessions and groups (`storm-core`).
 

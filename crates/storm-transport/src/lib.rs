@@ -1,5 +1,7 @@
 //! Sockets, and the one connection loop that serves every protocol in either role.
 //!
+//! A part of StormSocket: programs depend on `stormsocket`, which has what they need of this at its top.
+//!
 //! ```text
 //!             ┌────────────────────────── connection task ───────────────────────────┐
 //!  Stream ──> │ poll_read ── Protocol::receive ── middleware ── Events::message      │ foreground
@@ -21,6 +23,8 @@
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
 //! | `tls` | TLS under any stream (feature `tls`) |
+//!
+//! Further features: `deflate` adds permessage-deflate to `ws`, `metrics` the OpenTelemetry instruments.
 
 pub mod connect;
 pub mod connection;

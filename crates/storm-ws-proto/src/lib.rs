@@ -3,6 +3,9 @@
 //! Bytes, instants and random keys are handed in; events, bytes and deadlines come out. A driver of any
 //! kind, asynchronous or not, moves them to and from a socket.
 //!
+//! A part of StormSocket, and of use without it. Programs that depend on `stormsocket` have there what its servers and clients
+//! show of this: options, errors, close codes.
+//!
 //! ```text
 //!                handshake::RequestReader      handshake::ClientHandshake
 //!                read -> Request -> accept     encode -> read -> Connected

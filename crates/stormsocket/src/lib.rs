@@ -1,8 +1,8 @@
-#![cfg_attr(not(doctest), doc = include_str!("../../../README.md"))]
+#![cfg_attr(not(doctest), doc = include_str!("../README.md"))]
 
 /// The README's examples, which use features that not every build has.
 #[cfg(all(doctest, feature = "server", feature = "client", feature = "ws", feature = "tls"))]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
 
 /// The type of messages' bytes.
