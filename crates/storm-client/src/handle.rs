@@ -110,7 +110,8 @@ impl ClientHandle {
         self.session().abort();
     }
 
-    /// Completes when the client will not connect again and its handlers are done.
+    /// Completes when the client will not connect again and its handlers are done. Not to be awaited inside a handler of
+    /// the same client, which it waits for.
     ///
     /// # Cancel safety
     /// May be dropped and called again.

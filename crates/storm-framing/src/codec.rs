@@ -1,4 +1,4 @@
-//! Any tokio-util codec as a framer.
+//! A tokio-util codec as a framer.
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -15,8 +15,9 @@ pub struct CodecError(#[source] BoxError);
 
 /// A tokio-util codec as a [`MessageFramer`].
 ///
-/// Each connection gets two clones of the codec, one to decode and one to encode. Items become messages by
-/// `Into<Bytes>`. Encoding goes through a scratch buffer, so it copies once more than the framers of this crate.
+/// Each connection gets two clones of the codec, one to decode and one to encode: it must be `Clone` and `Sync`. Items become
+/// messages by `Into<Bytes>`, and one that is yielded without a byte taken ends the session, since there could be any number
+/// of those. Encoding goes through a scratch buffer, so it copies once more than the framers of this crate.
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};

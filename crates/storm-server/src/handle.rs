@@ -232,7 +232,8 @@ impl ServerHandle {
 
     /// Completes when a shutdown has begun, no connection is left, and the [worker
     /// threads](crate::ServerOptions::worker_threads), if there are any, have ended. In one of these it completes before they
-    /// end, and holds up the end of them all until it has.
+    /// end, and holds up the end of them all until it has. Not to be awaited inside a handler of the same server, which it
+    /// waits for.
     ///
     /// # Cancel safety
     /// May be dropped and called again.

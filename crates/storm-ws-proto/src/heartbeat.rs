@@ -18,7 +18,8 @@ pub struct HeartbeatOptions {
     /// Ticks without a pong that are still forgiven. Default 3: the fourth ends the session. 0 ends
     /// it at the first tick, before any ping.
     pub max_missed_pongs: u32,
-    /// Answer the peer's pings by ourselves. Default on.
+    /// Answer the peer's pings by ourselves. Default on. Off, sessions of StormSocket neither answer them nor show them to
+    /// anybody; a driver of one's own sees them as [`Incoming::Ping`](crate::Incoming::Ping).
     pub auto_pong: bool,
 }
 

@@ -30,7 +30,7 @@ pub struct ConnectionMetrics {
     /// Messages received, those included that a middleware suppresses.
     pub messages_received: u64,
     /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop) and
-    /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest).
+    /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest), or for a [`SendBudget`](crate::SendBudget).
     pub messages_dropped: u64,
     /// Messages that gave way to a later one under the same [`latest`](crate::SendingWith::latest) key.
     pub messages_replaced: u64,
@@ -51,7 +51,7 @@ pub struct ServerMetrics {
     /// Messages received, those included that a middleware suppresses.
     pub messages_received: u64,
     /// Messages dropped by [`SlowConsumerPolicy::Drop`](crate::SlowConsumerPolicy::Drop) and
-    /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest).
+    /// [`DropOldest`](crate::SlowConsumerPolicy::DropOldest), or for a [`SendBudget`](crate::SendBudget).
     pub messages_dropped: u64,
     /// Messages that gave way to a later one under the same [`latest`](crate::SendingWith::latest) key.
     pub messages_replaced: u64,
@@ -74,7 +74,8 @@ pub struct ServerMetrics {
 }
 
 impl ServerMetrics {
-    /// Sessions cut off by [`SlowConsumerPolicy::Disconnect`](crate::SlowConsumerPolicy::Disconnect).
+    /// Sessions cut off by [`SlowConsumerPolicy::Disconnect`](crate::SlowConsumerPolicy::Disconnect), or for a
+    /// [`SendBudget`](crate::SendBudget).
     pub fn slow_consumers(&self) -> u64 {
         self.disconnects.get(DisconnectReason::SlowConsumer)
     }

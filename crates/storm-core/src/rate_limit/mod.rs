@@ -104,14 +104,14 @@ impl RateLimit {
     }
 
     /// Sets how many leading bits of an IPv6 address count as one address. Default 64, which is what one customer has at
-    /// least; 128 tells every address apart, and lets such a customer have as many counts as he likes.
+    /// least; 128 tells every address apart, and lets such a customer have as many counts as he likes; 0 has one for all of IPv6.
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = bits;
         self
     }
 
-    /// Sets how many addresses are remembered at a time, about 100 bytes each. Default 65 536, at least 16. With more than
-    /// that in one window the one whose window ends soonest is forgotten, and may begin a new one.
+    /// Sets how many addresses are remembered at a time, about 100 bytes each. Default 65 536; less than 16 is
+    /// taken as 16. With more than that in one window the one whose window ends soonest is forgotten, and may begin a new one.
     pub fn max_addresses(mut self, addresses: usize) -> Self {
         if self.addresses.is_some() {
             self.addresses = Some(Windows::bounded(addresses));
