@@ -68,7 +68,7 @@ impl ServerHandle {
     }
 
     /// The first address it listens on, with the port the system chose if 0 was asked for; `None` if it listens on
-    /// unix sockets only.
+    /// unix sockets only, or nowhere.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local_addrs.first().copied()
     }
@@ -170,7 +170,7 @@ impl ServerHandle {
     /// [`Agreed::new`] sums up. Hooks and origins of this server are passed over.
     ///
     /// # Errors
-    /// The server is stopping, full, or none for WebSocket; the stream is dropped.
+    /// The server is stopping, full, or none for WebSocket, or no thread of it can take the stream; the stream is dropped.
     #[cfg(feature = "ws")]
     pub fn serve_upgraded<S>(
         &self,
