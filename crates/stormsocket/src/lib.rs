@@ -5,6 +5,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The examples of `docs/howto.md`.
+#[cfg(all(doctest, unix, feature = "server", feature = "client", feature = "ws", feature = "signal"))]
+#[doc = include_str!("../howto.md")]
+struct Howto;
+
 /// The type of messages' bytes.
 pub use bytes::Bytes;
 /// The type of texts: UTF-8 in [`Bytes`].
