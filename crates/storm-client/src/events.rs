@@ -5,7 +5,8 @@ macro_rules! event_setters {
     ($builder:ident<[$($extra:ident)?]>, $session:ty, $on_message:ident($message:ty), $on_message_ref:ident($message_ref:ty, $in_place:ident), $handler:ident,
         $(#[$message_doc:meta])*
     ) => {
-        /// Adds a handler with state, instead of or besides closures.
+        /// Adds a handler with state, instead of or besides closures. It is asked behind
+        /// those that are there, and so is each closure: of one event there may be several.
         pub fn handler<H: $handler>(self, handler: H) -> $builder<Chain<E, Adapter<H>> $(, $extra)?> {
             self.and(Adapter(handler))
         }

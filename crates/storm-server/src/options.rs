@@ -205,7 +205,8 @@ macro_rules! option_setters {
             self
         }
 
-        /// Sets [`ServerOptions::proxy_protocol_from`](crate::ServerOptions::proxy_protocol_from).
+        /// Sets [`ServerOptions::proxy_protocol_from`](crate::ServerOptions::proxy_protocol_from): these, and none that were
+        /// listed before.
         pub fn proxy_protocol_from<T: Into<String>>(mut self, peers: impl IntoIterator<Item = T>) -> Self {
             self.$($options.)?proxy_protocol_from = peers.into_iter().map(Into::into).collect();
             self

@@ -114,7 +114,8 @@ impl<E, F> TcpServer<E, F> {
     }
 
     event_setters!(TcpServer<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
-        /// Runs for each message: one frame, or with the raw framer what one read brought.
+        /// Runs for each message: one frame, or with the raw framer what one read brought. Data that is kept keeps the read
+        /// buffer it was cut from, 65 to 520 KiB: copy what is small and stays (`Bytes::copy_from_slice`).
     );
 }
 
@@ -126,7 +127,8 @@ where
     /// Binds, listens and accepts in the background. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The options do not go together, or an address cannot be listened on.
+    /// The options do not go together, certificates or keys cannot be used, a worker thread cannot be had, or an address cannot
+    /// be listened on. Nothing is left behind.
     pub async fn start(self) -> Result<ServerHandle, StartError> {
         let Self { addrs, options, middleware, framer, events } = self;
         start(addrs, &options, middleware, TcpEndpoint { framer, events: Arc::new(events) }).await

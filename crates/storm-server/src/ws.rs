@@ -130,21 +130,23 @@ impl<E> WsServer<E> {
     }
 
     /// Lets in browsers from these origins only (`https://example.com`, with a port if it is not the scheme's own);
-    /// requests with another origin, or without one, get 403. Default: any.
+    /// requests with another origin, or without one, get 403. Default: any. A further call adds to the list.
     pub fn allow_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.origins.get_or_insert_default().extend(origins.into_iter().map(Into::into));
         self
     }
 
     /// Speaks these subprotocols, the most wanted first: the first one a client offers is chosen, unless
-    /// [`on_upgrade`](Self::on_upgrade) chooses. A client that offers none of them gets none.
+    /// [`on_upgrade`](Self::on_upgrade) chooses. A client that offers none of them gets none. A further call
+    /// adds to the list, behind.
     pub fn subprotocols<T: Into<String>>(mut self, protocols: impl IntoIterator<Item = T>) -> Self {
         self.rules.protocols.extend(protocols.into_iter().map(Into::into));
         self
     }
 
     /// Decides on each upgrade request: accepts it, with headers and a subprotocol of its choice, or rejects it with a
-    /// status, headers and a body. Runs within the handshake budget; a panic is answered with 500.
+    /// status, headers and a body. Runs within the handshake budget; a panic is answered with 500. There is one: the last
+    /// one set.
     ///
     /// ```
     /// use storm_core::SessionKey;
@@ -174,7 +176,7 @@ impl<E> WsServer<E> {
 
     /// Answers plain HTTP GET requests on the same port: a health check, a page. HEAD requests get the same answer, less its
     /// body. Each connection gets one answer. Default: they get 426. Runs within the handshake budget. A panic, or a mistake in
-    /// making the answer, is reported and answered with 500.
+    /// making the answer, is reported and answered with 500. There is one such hook: the last one set.
     ///
     /// ```
     /// use storm_server::{HttpResponse, StatusCode, WsServer};
@@ -214,7 +216,8 @@ impl<E> WsServer<E> {
     }
 
     event_setters!(WsServer<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
-        /// Runs for each message, text or binary.
+        /// Runs for each message, text or binary. One that is kept keeps the read buffer it was cut from, 65 to 520 KiB: copy
+        /// what is small and stays.
     );
 }
 
@@ -222,7 +225,8 @@ impl<E: Events<WsSession, Message>> WsServer<E> {
     /// Binds, listens and accepts in the background. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The options do not go together, or an address cannot be listened on.
+    /// The options do not go together, certificates or keys cannot be used, a worker thread cannot be had, or an address cannot
+    /// be listened on. Nothing is left behind.
     pub async fn start(self) -> Result<ServerHandle, StartError> {
         let Self { addrs, options, ws, middleware, origins, mut rules, events } = self;
         ws.validate()?;

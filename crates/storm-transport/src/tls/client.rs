@@ -71,7 +71,7 @@ impl ClientTlsOptions {
         self
     }
 
-    /// Sets [`identity`](Self::identity).
+    /// Sets [`identity`](Self::identity): a client has one.
     pub fn identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
         self.identity = identity.into();
         self
@@ -83,7 +83,7 @@ impl ClientTlsOptions {
         self
     }
 
-    /// Sets [`alpn`](Self::alpn).
+    /// Sets [`alpn`](Self::alpn): these instead of those there are.
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
         self

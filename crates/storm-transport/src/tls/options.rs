@@ -73,13 +73,13 @@ impl TlsOptions {
         }
     }
 
-    /// Adds to [`identities`](Self::identities).
+    /// Adds one to [`identities`](Self::identities).
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identities.push(identity);
         self
     }
 
-    /// Sets [`identities`](Self::identities).
+    /// Sets [`identities`](Self::identities): these instead of those there are, the one of [`new`](Self::new) too.
     pub fn identities(mut self, identities: impl IntoIterator<Item = Identity>) -> Self {
         self.identities = identities.into_iter().collect();
         self
@@ -97,7 +97,7 @@ impl TlsOptions {
         self
     }
 
-    /// Sets [`alpn`](Self::alpn).
+    /// Sets [`alpn`](Self::alpn): these instead of those there are.
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
         self

@@ -246,6 +246,10 @@ impl MessageWriter<'_> {
 
     /// Ends the message.
     ///
+    /// # Cancel safety
+    /// A future that is dropped before it is ready drops the writer: a message that has begun has no end then, and the
+    /// session is closed with code 1011.
+    ///
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn finish(mut self) -> Result<(), SendError> {
