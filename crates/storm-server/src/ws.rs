@@ -145,8 +145,7 @@ impl<E> WsServer<E> {
     }
 
     /// Decides on each upgrade request: accepts it, with headers and a subprotocol of its choice, or rejects it with a
-    /// status, headers and a body. Runs within the handshake budget; a panic is answered with 500. There is one: the last
-    /// one set.
+    /// status, headers and a body. Runs within the handshake budget; a panic is answered with 500.
     ///
     /// ```
     /// use storm_core::SessionKey;
@@ -165,6 +164,8 @@ impl<E> WsServer<E> {
     ///     }
     /// });
     /// ```
+    ///
+    /// There is one such hook: the last one set.
     pub fn on_upgrade<H, Fut>(mut self, hook: H) -> Self
     where
         H: Fn(UpgradeRequest) -> Fut + Send + Sync + 'static,
