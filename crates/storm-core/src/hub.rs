@@ -125,10 +125,13 @@ impl Hub {
     /// How long an orderly close that begins now may take: the close deadline, or the time a shutdown gives.
     #[doc(hidden)]
     pub fn close_within(&self) -> Duration {
-        self.options
-            .close_deadline
-            .max(Duration::from_millis(self.drain.load(Ordering::Acquire)))
-            .min(LONGEST_CLOSE)
+        let drain = Duration::from_millis(self.drain.load(Ordering::Acquire));
+        self.grace().max(drain.min(LONGEST_CLOSE))
+    }
+
+    /// How long handlers that outlive their connection may take: the close deadline.
+    pub fn grace(&self) -> Duration {
+        self.options.close_deadline.min(LONGEST_CLOSE)
     }
 
     /// Gives closes that begin from now on `within`, if that is longer than the close deadline.

@@ -39,7 +39,7 @@ pub struct SessionOptions {
     /// What happens at `max_pending_send_bytes`. Default [`SlowConsumerPolicy::Wait`].
     pub slow_consumer_policy: SlowConsumerPolicy,
     /// How long an orderly close may take before it becomes an abort, and how long a handler that still runs when
-    /// its session has ended may go on before it is dropped. Default 5 s.
+    /// its session has ended may go on before it is dropped. Default 5 s; more than a year is a year.
     pub close_deadline: Duration,
     /// Silence (no application data received) after which the session is closed; `None` never does. Default `None`.
     pub idle_timeout: Option<Duration>,

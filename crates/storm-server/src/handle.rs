@@ -278,7 +278,7 @@ impl ServerHandle {
             {
                 session.abort_for(DisconnectReason::GoingAway);
             }
-            let grace = self.shared.hub.options().close_deadline + Duration::from_millis(100);
+            let grace = self.shared.hub.grace() + Duration::from_millis(100);
             // Those that do not make it are counted below.
             let _ = tokio::time::timeout(grace, self.stopped()).await;
         }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use stormsocket::{
-    AddressesFailed, ConnectError, ConnectionState, DelimiterFramer, ErrorKind, ReconnectOptions, SendError,
-    Session, TcpClient, WsClient, WsServer,
+    AddressesFailed, ConnectError, ConnectionState, DelimiterFramer, ErrorKind, HeartbeatOptions,
+    ReconnectOptions, SendError, Session, TcpClient, WsClient, WsServer,
 };
 use support::*;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -253,4 +253,21 @@ async fn delays_outside_of_the_standards_range_are_refused() {
         let error = client.connect().await.expect_err("refused");
         assert!(matches!(error, ConnectError::Config(_)), "{millis}: {error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_client_may_have_all_the_time_there_is() {
+    let server = WsServer::bind("127.0.0.1:0").start().await.expect("it starts");
+    let client = WsClient::new(format!("ws://{}/", addr_of(&server)))
+        .connect_timeout(Duration::MAX)
+        .idle_timeout(Duration::MAX)
+        .close_deadline(Duration::MAX)
+        .heartbeat(HeartbeatOptions::default().interval(Duration::MAX))
+        .reconnect(ReconnectOptions::default().delay(Duration::MAX))
+        .connect();
+    let client = soon(client).await.expect("it is there");
+    client.session().abort();
+    until(|| client.state() == ConnectionState::Connecting).await;
+    soon(client.disconnect()).await;
+    soon(server.shutdown(Duration::MAX)).await;
 }

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use storm_core::SessionOptions;
-use storm_core::events::{Adapter, Chain, OnConnected, OnMessage};
+use storm_core::events::{Adapter, Chain, OnConnected, OnDisconnected, OnMessage};
 use storm_transport::{Connection, Framed, Link};
 use stormsocket::{DisconnectReason, RawFramer, Role, Session};
 use support::virtual_time::{in_memory, in_memory_as};
@@ -97,6 +97,50 @@ async fn no_timeout_is_no_timeout() {
     tokio::time::sleep(Duration::from_secs(365 * 24 * 3600)).await;
     connection.peer.write_all(b"x").await.unwrap();
     assert_eq!(connection.peer.read_u8().await.unwrap(), b'x');
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_beyond_the_end_of_all_time_are_none() {
+    for role in [Role::Server, Role::Client] {
+        let mut options = SessionOptions::default();
+        options.idle_timeout = Some(Duration::MAX);
+        options.close_deadline = Duration::MAX;
+        let (recorder, mut log) = recorder();
+        let mut connection = in_memory_as(role, 1024, options, RawFramer, Adapter(recorder));
+        let session = log.connected().await;
+        tokio::time::sleep(TIMEOUT).await;
+        connection.peer.write_all(b"still here").await.unwrap();
+        assert_eq!(log.data().await, "still here", "{role:?}");
+        session.close().await;
+        assert_eq!(connection.peer.read(&mut [0]).await.unwrap(), 0);
+        drop(connection.peer);
+        let by_us = if role == Role::Server {
+            DisconnectReason::ClosedByServer
+        } else {
+            DisconnectReason::ClosedByClient
+        };
+        assert_eq!(log.disconnected().await, by_us);
+        log.assert_quiet();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_outlive_its_connection_for_as_long_as_there_is() {
+    let mut options = SessionOptions::default();
+    options.close_deadline = Duration::MAX;
+    let (told, mut reasons) = tokio::sync::mpsc::unbounded_channel();
+    let slow = OnMessage(|_: Session, _: bytes::Bytes| tokio::time::sleep(TIMEOUT * 60));
+    let disconnected = OnDisconnected(move |_: Session, reason| {
+        let _ = told.send(reason);
+        async {}
+    });
+    let mut connection = in_memory(1024, options, RawFramer, Chain(slow, disconnected));
+    let began = Instant::now();
+    connection.peer.write_all(b"x").await.unwrap();
+    tokio::time::sleep(TIMEOUT).await;
+    connection.session.abort();
+    assert_eq!(reasons.recv().await, Some(DisconnectReason::Aborted));
+    assert_eq!(began.elapsed().as_secs(), (TIMEOUT * 60).as_secs());
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stormsocket::{DisconnectReason, ShutdownReport};
+use stormsocket::{ConnectionState, DisconnectReason, ShutdownReport};
 use support::*;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -130,6 +130,41 @@ async fn a_handler_that_does_not_finish_is_dropped_after_its_time() {
     let report = soon(server.shutdown(Duration::from_millis(50))).await;
     assert_eq!(counts(report), [0, 1, 0]);
     assert_eq!(log.disconnected().await, DisconnectReason::GoingAway);
+}
+
+#[tokio::test]
+async fn times_may_be_as_long_as_they_get() {
+    let release = Arc::new(Notify::new());
+    let (recorder, mut log) = recorder();
+    let server = local_server()
+        .close_deadline(Duration::MAX)
+        .idle_timeout(Duration::MAX)
+        .handshake_timeout(Duration::MAX)
+        .handler(recorder)
+        .on_data({
+            let release = release.clone();
+            move |_, _| {
+                let release = release.clone();
+                async move { release.notified().await }
+            }
+        })
+        .start()
+        .await
+        .unwrap();
+    let mut peer = Peer::connect(addr_of(&server)).await;
+    let session = log.connected().await;
+    peer.send(b"x").await;
+    assert_eq!(log.data().await, "x");
+    let stopping = tokio::spawn({
+        let server = server.clone();
+        async move { server.shutdown(Duration::from_millis(50)).await }
+    });
+    // It is cut, and then its handler has all the time it wants.
+    until(|| session.state() == ConnectionState::Closed).await;
+    release.notify_one();
+    assert_eq!(counts(soon(stopping).await.unwrap()), [0, 1, 0]);
+    assert_eq!(log.disconnected().await, DisconnectReason::GoingAway);
+    assert_eq!(counts(soon(server.shutdown(Duration::MAX)).await), [0, 0, 0]);
 }
 
 #[tokio::test]

@@ -78,8 +78,9 @@ impl Deadlines {
 }
 
 impl<T: Transport, P: Protocol> Connection<T, P> {
+    /// `None`, too, where the end of time comes first.
     fn idle_at(&self) -> Option<Instant> {
-        Some(self.deadlines.last_data()? + self.session().server().options().idle_timeout?)
+        self.deadlines.last_data()?.checked_add(self.session().server().options().idle_timeout?)
     }
 
     /// Fires what is due; pending when nothing is, with the timer armed for what comes next. Ready when something
