@@ -50,18 +50,27 @@ impl PerIp {
 
     /// Counts one more connection of `addr`, in its handshake, unless a limit is reached.
     pub(crate) fn take(self: &Arc<Self>, addr: IpAddr) -> Result<IpSlot, Limit> {
+        self.count(addr, true)
+    }
+
+    /// Counts one more connection of `addr`, whose handshake is over, unless their limit is reached.
+    pub(crate) fn take_established(self: &Arc<Self>, addr: IpAddr) -> Result<IpSlot, Limit> {
+        self.count(addr, false)
+    }
+
+    fn count(self: &Arc<Self>, addr: IpAddr, in_handshake: bool) -> Result<IpSlot, Limit> {
         let key = ip_key(addr, self.ipv6_prefix);
         let mut counts = self.counts.lock();
         let now = counts.get(&key).copied().unwrap_or_default();
         if now.connections >= self.max_connections {
             return Err(Limit::ConnectionsPerIp);
         }
-        if now.handshakes >= self.max_handshakes {
+        if in_handshake && now.handshakes >= self.max_handshakes {
             return Err(Limit::HandshakesPerIp);
         }
-        let more = Counts { connections: now.connections + 1, handshakes: now.handshakes + 1 };
-        counts.insert(key, more);
-        Ok(IpSlot { per_ip: self.clone(), key, in_handshake: true })
+        let handshakes = now.handshakes + usize::from(in_handshake);
+        counts.insert(key, Counts { connections: now.connections + 1, handshakes });
+        Ok(IpSlot { per_ip: self.clone(), key, in_handshake })
     }
 }
 
@@ -123,6 +132,21 @@ mod tests {
         drop((first, second, third));
         assert!(per_ip.counts.lock().is_empty());
         assert!(PerIp::new(&ServerOptions::default()).is_none());
+    }
+
+    #[test]
+    fn what_comes_with_its_handshake_over_is_not_half_open() {
+        let per_ip = per_ip(3, 1);
+        let here = addr("192.0.2.1");
+        let half_open = per_ip.take(here).expect("room");
+        let passed_on = per_ip.take_established(here).expect("no handshake");
+        assert_eq!(per_ip.take(here).err(), Some(Limit::HandshakesPerIp));
+        drop(half_open);
+        let _next = per_ip.take(here).expect("none is half-open");
+        let _last = per_ip.take_established(here).expect("no handshake");
+        assert_eq!(per_ip.take_established(here).err(), Some(Limit::ConnectionsPerIp));
+        drop(passed_on);
+        assert!(per_ip.take_established(here).is_ok());
     }
 
     #[test]

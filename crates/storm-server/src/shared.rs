@@ -176,7 +176,7 @@ impl Shared {
     /// not known before.
     pub(crate) fn established(&self, slot: &mut Slot, client: Option<SocketAddr>) -> bool {
         if let (Some(per_ip), Some(addr), false) = (&self.per_ip, client, slot.has_ip()) {
-            match per_ip.take(addr.ip()) {
+            match per_ip.take_established(addr.ip()) {
                 Ok(of_ip) => slot.set_ip(of_ip),
                 Err(limit) => {
                     self.hub.count_refusal(limit, client);

@@ -180,6 +180,26 @@ async fn hooks_and_sessions_of_a_websocket_server_see_the_client() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_passes_on_is_never_half_open() {
+    let server = WsServer::bind("127.0.0.1:0")
+        .proxy_protocol_from(["127.0.0.1"])
+        .max_handshakes_per_ip(1)
+        .start()
+        .await
+        .expect("it starts");
+    // The client's own half-open connection, past the proxy.
+    let (silent, direct) = tokio::io::duplex(64);
+    server.serve_from(direct, Some(client())).expect("one may be half-open");
+    let mut peer = Peer::connect(addr_of(&server)).await;
+    peer.send(&[V1, UPGRADE.as_bytes()].concat()).await;
+    peer.expect(b"HTTP/1.1 101 ").await;
+    until(|| server.sessions().len() == 1).await;
+    assert_eq!(server.metrics().refused.total(), 0);
+    drop((silent, peer));
+    stop(&server).await;
+}
+
+#[tokio::test]
 async fn header_and_upgrade_share_one_budget() {
     let budget = Duration::from_millis(300);
     let server = WsServer::bind("127.0.0.1:0")
