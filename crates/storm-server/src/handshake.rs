@@ -280,10 +280,7 @@ async fn decide<E: Endpoint>(
         return Err(Refusal::stopping());
     }
     #[cfg(feature = "deflate")]
-    let accept = match options.deflate {
-        Some(deflate) => accept.deflate(deflate),
-        None => accept,
-    };
+    let accept = accept.or_deflate(options.deflate);
     #[cfg(not(feature = "deflate"))]
     let _ = options;
     let accepted = match upgrade.accept(&accept) {

@@ -122,7 +122,8 @@ impl<E> WsServer<E> {
         self
     }
 
-    /// Sets [`WsOptions::deflate`]: compresses for clients that offer it.
+    /// Sets [`WsOptions::deflate`]: compresses for clients that offer it, unless [`on_upgrade`](Self::on_upgrade) chooses
+    /// ([`Accept::deflate`](storm_ws_proto::handshake::Accept::deflate)).
     #[cfg(feature = "deflate")]
     pub fn deflate(mut self, deflate: impl Into<Option<storm_ws_proto::DeflateOptions>>) -> Self {
         self.ws = self.ws.deflate(deflate);
@@ -144,8 +145,8 @@ impl<E> WsServer<E> {
         self
     }
 
-    /// Decides on each upgrade request: accepts it, with headers and a subprotocol of its choice, or rejects it with a
-    /// status, headers and a body. Runs within the handshake budget; a panic is answered with 500.
+    /// Decides on each upgrade request: accepts it, with headers, a subprotocol and compression of its choice, or rejects it
+    /// with a status, headers and a body. Runs within the handshake budget; a panic is answered with 500.
     ///
     /// ```
     /// use storm_core::SessionKey;

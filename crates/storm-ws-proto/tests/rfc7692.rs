@@ -25,6 +25,24 @@ fn agree(client: DeflateOptions, server: DeflateOptions) -> DeflateParams {
     connected.deflate.unwrap()
 }
 
+#[test]
+fn what_is_chosen_first_is_granted_and_a_refusal_is_a_choice() {
+    let request = ClientRequest::new(&"ws://h/".parse().unwrap()).unwrap().deflate(options());
+    let (bytes, _) = request.encode([7; 16], HeadLimits::default());
+    let (request, _) = RequestReader::new(HeadLimits::default()).read(&bytes).unwrap().unwrap();
+    let upgrade = request.upgrade().unwrap();
+    let granted = |accept: Accept| {
+        let accepted = upgrade.accept(&accept).unwrap();
+        assert_eq!(accepted.deflate.is_some(), accepted.deflate_options.is_some());
+        accepted.deflate_options
+    };
+    let (first, second) = (options().level(1), options().level(2));
+    assert_eq!(granted(Accept::new().deflate(first).or_deflate(second)), Some(first));
+    assert_eq!(granted(Accept::new().deflate(None).or_deflate(second)), None);
+    assert_eq!(granted(Accept::new().or_deflate(second)), Some(second));
+    assert_eq!(granted(Accept::new().or_deflate(None)), None);
+}
+
 fn receiver(role: Role) -> Receiver {
     Receiver::new(role, Limits::default()).deflate(&DeflateParams::default())
 }

@@ -461,3 +461,32 @@ async fn a_hundred_tasks_of_a_client_keep_their_order_masked_and_compressed() {
     soon(client.closed()).await;
     stop(server).await;
 }
+
+#[tokio::test]
+async fn an_upgrade_hook_has_the_last_word_on_compression() {
+    let as_stored = eager().level(0);
+    for (of_server, by_hook, granted) in [
+        (Some(eager()), Some(as_stored), true),
+        (None, Some(as_stored), true),
+        (Some(eager()), None, false),
+        (None, None, false),
+    ] {
+        let (handler, mut observed) = observer();
+        let server = WsServer::bind("127.0.0.1:0")
+            .deflate(of_server)
+            .on_upgrade(move |_| std::future::ready(Ok(Accept::new().deflate(by_hook))))
+            .handler(handler)
+            .start()
+            .await
+            .unwrap();
+        let headers = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+        let (mut peer, response) = Peer::connect_with(&server, headers).await;
+        assert_eq!(response.header("sec-websocket-extensions").is_some(), granted);
+        observed.connected().await.send(text(0)).await.unwrap();
+        let frame = peer.frame().await;
+        assert_eq!(frame.first, if granted { 0xC1 } else { 0x81 });
+        // The hook's level compresses nothing.
+        assert!(frame.payload.len() >= text(0).len(), "{} bytes", frame.payload.len());
+        abort_all(server).await;
+    }
+}

@@ -50,6 +50,9 @@ pub struct Agreed {
     /// The compression.
     #[cfg(feature = "deflate")]
     pub deflate: Option<storm_ws_proto::DeflateParams>,
+    /// How this side compresses, if that is not what its options say.
+    #[cfg(feature = "deflate")]
+    pub deflate_options: Option<storm_ws_proto::DeflateOptions>,
     /// Values the session is to carry from the beginning.
     pub items: EarlyItems,
 }
@@ -65,6 +68,8 @@ impl Agreed {
             },
             #[cfg(feature = "deflate")]
             deflate: accepted.deflate,
+            #[cfg(feature = "deflate")]
+            deflate_options: accepted.deflate_options,
             items: EarlyItems::default(),
         }
     }
@@ -89,7 +94,7 @@ impl WsProtocol {
         #[cfg(feature = "deflate")]
         let (sender, receiver) = match &agreed.deflate {
             Some(params) => {
-                let deflate = options.deflate.unwrap_or_default();
+                let deflate = agreed.deflate_options.or(options.deflate).unwrap_or_default();
                 (sender.deflate(params, &deflate), receiver.deflate(params))
             }
             None => (sender, receiver),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::headers::{self, Deflate};
+use super::headers;
 use super::reject::{AnswerError, add_header};
 use super::request::Upgrade;
 #[cfg(feature = "deflate")]
@@ -20,7 +20,19 @@ use crate::{DeflateOptions, DeflateParams};
 pub struct Accept {
     protocol: Option<String>,
     headers: HeaderMap,
-    deflate: Deflate,
+    #[cfg(feature = "deflate")]
+    deflate: Compression,
+}
+
+/// What is said to clients that offer permessage-deflate.
+#[cfg(feature = "deflate")]
+#[derive(Debug, Clone, Copy, Default)]
+enum Compression {
+    /// Nothing was chosen: none.
+    #[default]
+    Unsaid,
+    Refused,
+    Granted(DeflateOptions),
 }
 
 impl Accept {
@@ -55,12 +67,22 @@ impl Accept {
         Ok(self)
     }
 
-    /// Grants permessage-deflate to clients that offer it acceptably.
+    /// Grants permessage-deflate to clients that offer it acceptably; `None` refuses it.
     #[cfg(feature = "deflate")]
     #[must_use]
-    pub fn deflate(mut self, options: DeflateOptions) -> Self {
-        self.deflate = Some(options);
+    pub fn deflate(mut self, options: impl Into<Option<DeflateOptions>>) -> Self {
+        self.deflate = options.into().map_or(Compression::Refused, Compression::Granted);
         self
+    }
+
+    /// As [`deflate`](Self::deflate), unless that was granted or refused already.
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn or_deflate(self, options: impl Into<Option<DeflateOptions>>) -> Self {
+        match self.deflate {
+            Compression::Unsaid => self.deflate(options),
+            _ => self,
+        }
     }
 }
 
@@ -75,6 +97,9 @@ pub struct Accepted {
     /// The compression in use.
     #[cfg(feature = "deflate")]
     pub deflate: Option<DeflateParams>,
+    /// What it was granted with: how to compress.
+    #[cfg(feature = "deflate")]
+    pub deflate_options: Option<DeflateOptions>,
 }
 
 impl Accepted {
@@ -115,15 +140,17 @@ impl Upgrade {
         }
         // RFC 7692 §5.1: offers stand in order of preference; the first acceptable one wins.
         #[cfg(feature = "deflate")]
-        let deflate = accept.deflate.and_then(|options| {
-            let mut offers = self.extensions.iter();
-            let (response, params) =
-                offers.find_map(|offer| crate::deflate::accept_offer(offer, &options))?;
-            headers::write(&mut out, "Sec-WebSocket-Extensions", response.as_bytes());
-            Some(params)
-        });
-        #[cfg(not(feature = "deflate"))]
-        debug_assert!(accept.deflate.is_none());
+        let granted = match accept.deflate {
+            Compression::Granted(options) => {
+                let mut offers = self.extensions.iter();
+                let granted = offers.find_map(|offer| crate::deflate::accept_offer(offer, &options));
+                granted.map(|(response, params)| {
+                    headers::write(&mut out, "Sec-WebSocket-Extensions", response.as_bytes());
+                    (params, options)
+                })
+            }
+            _ => None,
+        };
         for (name, value) in &accept.headers {
             headers::write(&mut out, name.as_str(), value.as_bytes());
         }
@@ -132,7 +159,9 @@ impl Upgrade {
             response: out.into(),
             protocol: accept.protocol.clone(),
             #[cfg(feature = "deflate")]
-            deflate,
+            deflate: granted.map(|(params, _)| params),
+            #[cfg(feature = "deflate")]
+            deflate_options: granted.map(|(_, options)| options),
         })
     }
 }
