@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use storm_core::outbox::SHARE_FROM;
 use stormsocket::{
-    BoxError, ConnectionState, DisconnectReason, ErrorKind, HeartbeatOptions, Message, Role, SessionOptions,
-    WsHandler, WsOptions, WsSession,
+    BoxError, ConnectionState, DisconnectReason, ErrorKind, HeartbeatOptions, Message, Role, SendError,
+    SessionOptions, WsHandler, WsOptions, WsSession,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -241,6 +241,31 @@ async fn round_trips_are_measured_for_heartbeats_and_for_pings_of_ours() {
     session.abort();
     running.await.unwrap();
     assert!(session.ping("x").is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_is_refused_does_not_spoil_the_round_trip_of_the_one_before() {
+    let mut options = SessionOptions::default();
+    options.max_pending_send_bytes = Some(1000);
+    let (handler, mut observed) = observer();
+    let (session, mut peer, running) = piped(&hub(options), Role::Server, &silent(), ROOM, handler);
+    observed.connected().await;
+    session.ping("first").unwrap();
+    assert_eq!(peer.frame().await.payload, b"first");
+    // Nothing is awaited in between, so nothing leaves.
+    session.try_send(vec![0; 1000]).unwrap();
+    assert!(matches!(session.ping("second"), Err(SendError::Full)));
+    sleep(Duration::from_millis(7)).await;
+    peer.send(0x8A, b"second").await;
+    peer.settle().await;
+    assert_eq!(session.round_trip(), None, "it never left");
+    peer.send(0x8A, b"first").await;
+    peer.settle().await;
+    let measured = session.round_trip().expect("it was answered");
+    assert!((7..10).contains(&measured.as_millis()), "{measured:?}");
+    session.abort();
+    running.await.unwrap();
+    assert!(matches!(session.ping("third"), Err(SendError::Closed(Some(DisconnectReason::Aborted)))));
 }
 
 #[tokio::test(start_paused = true)]

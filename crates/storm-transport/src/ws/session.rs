@@ -9,7 +9,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use parking_lot::Mutex;
 use storm_core::outbox::{Control, Part};
-use storm_core::{DisconnectReason, SendError, Session};
+use storm_core::{ConnectionState, DisconnectReason, SendError, Session};
 use storm_ws_proto::{CloseCode, CloseFrame};
 
 /// RFC 6455 §5.5: what a control frame carries at most.
@@ -70,6 +70,22 @@ impl Details {
         if let Some((_, at)) = sent {
             self.measured(now.saturating_duration_since(at));
         }
+    }
+
+    /// Notes a ping that is about to leave, since its pong may be here before the sender runs on; returns the one before.
+    fn ping(&self, ping: (Bytes, Instant)) -> Option<(Bytes, Instant)> {
+        self.rare.lock().get_or_insert_default().ping.replace(ping)
+    }
+
+    /// The ping noted with `at` has not left: the one `before` it is the newest, unless there is another one by now.
+    fn take_back(&self, at: Instant, before: Option<(Bytes, Instant)>) {
+        let mut rare = self.rare.lock();
+        let ping = rare.as_mut().map(|rare| &mut rare.ping);
+        let ours = ping.filter(|ping| ping.as_ref().is_some_and(|(_, noted)| *noted == at));
+        let refused = ours.map(|ping| std::mem::replace(ping, before));
+        // Payloads may be the user's: not under the lock.
+        drop(rare);
+        drop(refused);
     }
 
     pub(super) fn measured(&self, round_trip: Duration) {
@@ -147,12 +163,20 @@ impl WsSession {
         if payload.len() > MAX_CONTROL {
             return Err(SendError::TooLarge { len: payload.len(), limit: MAX_CONTROL });
         }
-        if self.state() != storm_core::ConnectionState::Connected {
+        if self.state() != ConnectionState::Connected {
             return Err(SendError::Closed(self.disconnect_reason()));
         }
         let now = tokio::time::Instant::now().into_std();
-        self.details().rare.lock().get_or_insert_default().ping = Some((payload.clone(), now));
-        if self.control(Control::Ping(payload)) { Ok(()) } else { Err(SendError::Full) }
+        let before = self.details().ping((payload.clone(), now));
+        if self.control(Control::Ping(payload)) {
+            return Ok(());
+        }
+        self.details().take_back(now, before);
+        // It was connected: if it still is, that was for want of room.
+        match self.state() {
+            ConnectionState::Connected => Err(SendError::Full),
+            _ => Err(SendError::Closed(self.disconnect_reason())),
+        }
     }
 
     /// Closes with a code and a reason (cut to 123 bytes); otherwise as [`Session::close`], which sends code 1000.
