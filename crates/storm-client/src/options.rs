@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use storm_core::{ConfigError, SessionOptions};
-use storm_transport::SocketOptions;
 use storm_transport::connect::{DialError, Dialer, Proxy, ProxyError, Purpose, Resolver};
+use storm_transport::{SocketOptions, fault};
 
 use crate::ReconnectOptions;
 
@@ -341,24 +341,10 @@ impl ConnectError {
             Self::Request(_) | Self::Hook(_) | Self::Refused { .. } => false,
             Self::Panic(_) => false,
             Self::TimedOut(_) => true,
-            Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => is_expected(error),
+            Self::Proxy(ProxyError::Io(error)) | Self::Io(error) => fault::is_expected(error),
             Self::Proxy(error) => error.is_target_unreachable(),
         }
     }
-}
-
-fn is_expected(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
 }
 
 impl From<DialError> for ConnectError {

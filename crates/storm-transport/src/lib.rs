@@ -20,6 +20,7 @@
 //! | [`transport`] | what the loop asks of a stream |
 //! | [`stream`] | the kinds of stream |
 //! | [`shared_tcp`] | TCP sockets that broadcasts write to, too |
+//! | [`fault`] | which errors networks bring about by themselves |
 //! | [`listener`] | listening sockets and the addresses they bind |
 //! | [`socket`] | socket options |
 //! | `tls` | TLS under any stream (feature `tls`) |
@@ -28,6 +29,7 @@
 
 pub mod connect;
 pub mod connection;
+pub mod fault;
 pub mod framed;
 pub mod listener;
 pub mod protocol;

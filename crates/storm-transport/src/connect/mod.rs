@@ -24,6 +24,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 pub use proxy::{DialError, Proxy, ProxyError, Purpose};
 pub use race::AddressesFailed;
+pub(crate) use resolve::LookupFailed;
 pub use resolve::Resolver;
 
 use crate::{SocketOptions, Stream};

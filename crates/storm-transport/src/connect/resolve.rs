@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::AddressesFailed;
+
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 type Resolve = dyn Fn(String, u16) -> Resolving + Send + Sync;
 
 /// Who looks up names: the system (the default), or an async function of host and port.
 ///
 /// That function says the addresses in the order of preference, each with the port. A name without addresses may be an
-/// empty list. The caller bounds the time; a dropped future gives up.
+/// empty list. The caller bounds the time; a dropped future gives up. What it fails with is the
+/// [source](std::error::Error::source) of the error an attempt ends with, which is of the same kind.
 ///
 /// ```
 /// use std::net::{IpAddr, Ipv4Addr};
@@ -35,10 +38,28 @@ impl Resolver {
     }
 
     pub(super) async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        match &self.0 {
+        let addrs = match &self.0 {
             Some(resolve) => resolve(host.to_owned(), port).await,
-            None => Ok(tokio::net::lookup_host((host, port)).await?.collect()),
-        }
+            None => tokio::net::lookup_host((host, port)).await.map(Iterator::collect),
+        };
+        addrs.map_err(LookupFailed::wrap)
+    }
+}
+
+/// What a resolver failed with, as the inner error of another one of the same kind: the system has no kind for these.
+#[derive(Debug, thiserror::Error)]
+#[error("the name could not be looked up")]
+pub(crate) struct LookupFailed(#[source] io::Error);
+
+impl LookupFailed {
+    pub(crate) fn wrap(error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), Self(error))
+    }
+
+    /// Whether `error` is from a lookup, be it that the name has no address.
+    pub(crate) fn is_in(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+            || AddressesFailed::of(error).is_some_and(|failed| failed.attempts().is_empty())
     }
 }
 

@@ -9,6 +9,7 @@ use storm_core::driver::Wish;
 use storm_core::metrics::Ending;
 
 use super::{Connection, Stage};
+use crate::fault;
 use crate::protocol::Protocol;
 use crate::transport::Transport;
 
@@ -177,19 +178,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
     /// The transport failed.
     pub(super) fn lost(&mut self, error: io::Error) {
         // Networks bring these about: they are a reason, not an error.
-        let expected = matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::NotConnected
-                | io::ErrorKind::TimedOut
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::NetworkDown
-        );
-        if !expected && self.transport.is_some() {
+        if !fault::is_expected(&error) && self.transport.is_some() {
             self.rare.get_or_insert_default().fault = Some(error);
         }
         self.over(DisconnectReason::TransportError, true);
