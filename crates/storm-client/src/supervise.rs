@@ -171,13 +171,42 @@ pub(crate) async fn launch<E: Endpoint>(
             }
         }
     };
+    Ok(start(endpoint, ready, delays, shared))
+}
+
+/// Runs the first connection, and what replaces it, in a task.
+fn start<E: Endpoint>(
+    endpoint: E,
+    ready: E::Ready,
+    delays: Option<Delays>,
+    shared: Arc<Shared>,
+) -> ClientHandle {
     let (running, ended) = watch::channel(());
     let handle = ClientHandle::new(shared.clone(), ended);
+    let life = Life { shared: shared.clone(), _running: running };
+    let supervised = supervise(endpoint, ready, delays, shared);
     tokio::spawn(async move {
-        supervise(endpoint, ready, delays, shared).await;
-        drop(running);
+        supervised.await;
+        drop(life);
     });
-    Ok(handle)
+    handle
+}
+
+/// The life of a client's task. Dropping it tells whoever waits that the client is over: at its end, and where a runtime
+/// that shuts down drops the task.
+struct Life {
+    shared: Arc<Shared>,
+    /// Goes last: when it is gone, all else has been told.
+    _running: watch::Sender<()>,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.shared.current.lock().ended = true;
+        if let Some(queue) = &self.shared.queue {
+            queue.over(self.shared.session().and_then(|session| session.disconnect_reason()));
+        }
+    }
 }
 
 /// Runs `ready`, and what replaces it, to the end of the client.
@@ -187,9 +216,8 @@ async fn supervise<E: Endpoint>(
     mut delays: Option<Delays>,
     shared: Arc<Shared>,
 ) {
-    let mut reason;
     loop {
-        reason = endpoint.run(ready).await;
+        let reason = endpoint.run(ready).await;
         if let Some(queue) = &shared.queue {
             queue.lost();
         }
@@ -201,10 +229,6 @@ async fn supervise<E: Endpoint>(
             Some(next) => ready = next,
             None => break,
         }
-    }
-    shared.current.lock().ended = true;
-    if let Some(queue) = &shared.queue {
-        queue.over(Some(reason));
     }
 }
 

@@ -131,13 +131,8 @@ async fn connected(
     let failures = failures.into_iter().collect();
     let ready = open(&script, &shared, 0).await.expect("no failure yet");
     *script.failures.lock() = failures;
-    let (running, ended) = watch::channel(());
-    let handle = ClientHandle::new(shared.clone(), ended);
     let delays = shared.options.reconnect.as_ref().map(Delays::new);
-    tokio::spawn(async move {
-        supervise(script, ready, delays, shared).await;
-        drop(running);
-    });
+    let handle = start(script, ready, delays, shared);
     assert_eq!(stage.attempt().await.0, 0);
     (handle, stage)
 }
@@ -417,4 +412,48 @@ async fn a_send_that_waits_for_room_when_the_connection_is_lost_goes_over_the_ne
     assert_eq!(&read, b"the onethe next one");
     server.write_all(b"x").await.unwrap();
     client.abort();
+}
+
+#[test]
+fn a_client_whose_runtime_goes_away_leaves_nobody_waiting() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let here = runtime().expect("a runtime");
+    for loses_connection in [false, true] {
+        let its_own = runtime().expect("a runtime");
+        let options = ReconnectOptions::default().delay(seconds(3600)).max_queued_bytes(1 << 20);
+        let (client, server) = its_own.block_on(async {
+            let (client, mut stage) = connected(options, []).await;
+            let server = stage.server().await;
+            // The handlers are told: the way is open.
+            client.send("x").await.expect("connected");
+            if loses_connection {
+                drop(server);
+                while client.state() != ConnectionState::Connecting {
+                    tokio::task::yield_now().await;
+                }
+                return (client, None);
+            }
+            (client, Some(server))
+        });
+        // More than the outbox takes.
+        let fill = async {
+            while tokio::time::timeout(seconds(1), client.send(vec![1; 64 * 1024])).await.is_ok() {}
+        };
+        if server.is_some() {
+            here.block_on(fill);
+        }
+        let waiting = here.block_on(begin(&client, "waits"));
+        drop(its_own);
+        let reason =
+            if loses_connection { DisconnectReason::ClosedByServer } else { DisconnectReason::Aborted };
+        let ends = async {
+            for sent in [waiting.await.expect("no panic"), client.send("too late").await] {
+                assert!(matches!(sent, Err(SendError::Closed(Some(why))) if why == reason), "{sent:?}");
+            }
+            client.disconnect().await;
+        };
+        let ends = async { tokio::time::timeout(seconds(60), ends).await };
+        here.block_on(ends).expect("nobody waits for ever");
+        assert_eq!(client.state(), ConnectionState::Closed);
+    }
 }
