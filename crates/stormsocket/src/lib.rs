@@ -12,24 +12,53 @@ struct Howto;
 
 /// The type of messages' bytes.
 pub use bytes::Bytes;
+/// What a [`MessageFramer`] reads from.
+pub use bytes::BytesMut;
 /// The type of texts: UTF-8 in [`Bytes`].
 pub use bytestring::ByteString;
 #[cfg(feature = "client")]
 pub use storm_client::{Backoff, ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
 #[cfg(all(feature = "client", feature = "ws"))]
 pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
-pub use storm_core::events::TcpHandler;
+pub use storm_core::error::PanicMessage;
+/// Handlers by type: what the parameter of a server or client that is not running yet is made of.
+///
+/// ```
+/// # #[cfg(feature = "client")] {
+/// use stormsocket::events::{Adapter, Chain, NoEvents};
+/// use stormsocket::{Bytes, Session, TcpClient, TcpHandler};
+///
+/// struct Prints;
+///
+/// impl TcpHandler for Prints {
+///     async fn on_data(&self, _: Session, data: Bytes) -> Result<(), stormsocket::BoxError> {
+///         println!("{data:?}");
+///         Ok(())
+///     }
+/// }
+///
+/// struct Settings {
+///     client: TcpClient<Chain<NoEvents, Adapter<Prints>>>,
+/// }
+///
+/// let settings = Settings { client: TcpClient::new("127.0.0.1:5000").handler(Prints) };
+/// # drop(settings.client);
+/// # }
+/// ```
+pub use storm_core::events;
+pub use storm_core::events::{Failures, TcpHandler};
+pub use storm_core::middleware::MiddlewareChain;
 pub use storm_core::{
     BoxError, Broadcast, BroadcastReport, ConfigError, ConnectionMetrics, ConnectionState, DisconnectReason,
-    EarlyItems, Error, ErrorKind, Groups, Handled, Hub, IntoHandlerOutcome, Items, LatestKey, Message,
-    MessageRef, Middleware, Peer, RateLimit, RateLimitAction, Role, SendBudget, SendError, SendOutcome,
-    Sending, SendingWith, ServerMetrics, Session, SessionId, SessionKey, SessionOptions, Sessions,
-    SlowConsumerPolicy,
+    EarlyItems, Error, ErrorKind, Events, Groups, Handled, HandlerOutcome, Hub, IntoHandlerOutcome, Items,
+    LatestKey, Message, MessageRef, Middleware, Peer, RateLimit, RateLimitAction, Role, SendBudget,
+    SendError, SendOutcome, Sending, SendingWith, ServerMetrics, Session, SessionId, SessionKey,
+    SessionOptions, Sessions, SlowConsumerPolicy,
 };
 #[cfg(feature = "tls")]
 pub use storm_core::{TlsInfo, TlsVersion};
 #[cfg(feature = "codec")]
-pub use storm_framing::CodecFramer;
+pub use storm_framing::{CodecError, CodecFramer};
 pub use storm_framing::{
     DelimiterFramer, FramingError, LengthPrefixFramer, Located, MessageFramer, RawFramer, Wire,
 };
@@ -37,13 +66,16 @@ pub use storm_framing::{
 pub use storm_server::shutdown_signal;
 #[cfg(all(feature = "server", feature = "ws"))]
 pub use storm_server::{
-    Accept, Agreed, AnswerError, HeaderMap, HttpRequest, HttpResponse, IntoHttpResponse, Reject, StatusCode,
-    UpgradeRequest, WsServer,
+    Accept, Agreed, AnswerError, HttpRequest, HttpResponse, IntoHttpResponse, Reject, UpgradeRequest,
+    WsServer,
 };
 #[cfg(feature = "server")]
 pub use storm_server::{ServeError, ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
 #[cfg(feature = "client")]
-pub use storm_transport::connect::{AddressesFailed, Proxy, ProxyError, Resolver};
+pub use storm_transport::connect::{
+    AddressesFailed, HttpConnectError, Proxy, ProxyError, Reply as Socks5Reply, Resolver, Socks5Error,
+    TargetError,
+};
 #[cfg(feature = "tls")]
 pub use storm_transport::tls::{
     self, ClientCertificates, ClientTlsOptions, Identity, Roots, TlsConfigError, TlsError, TlsErrorKind,
@@ -51,13 +83,16 @@ pub use storm_transport::tls::{
 };
 #[cfg(feature = "ws")]
 pub use storm_transport::ws::{MessageWriter, WsHandler, WsOptions, WsSession};
-pub use storm_transport::{BindAddr, ConnectAddr, KeepAlive, SocketOptions};
-#[cfg(feature = "deflate")]
-pub use storm_ws_proto::DeflateOptions;
+pub use storm_transport::{BindAddr, ConnectAddr, KeepAlive, OpenListener, SocketOptions};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{self, HeadLimits};
+/// The crate of the types of HTTP: of requests, answers and errors of WebSocket's handshake.
+#[cfg(feature = "ws")]
+pub use storm_ws_proto::http::{self, HeaderMap, StatusCode};
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::{CloseCode, CloseFrame, HeartbeatOptions, Limits, ProtocolError};
+#[cfg(feature = "deflate")]
+pub use storm_ws_proto::{DeflateOptions, DeflateParams};
 
 /// What counters count by kind.
 ///
@@ -72,6 +107,14 @@ pub use storm_ws_proto::{CloseCode, CloseFrame, HeartbeatOptions, Limits, Protoc
 /// ```
 pub mod metrics {
     pub use storm_core::metrics::{Ending, HandshakeFailure, Kind, Limit, Tally};
+}
+
+/// The futures of methods and builders, for those that keep them.
+pub mod futures {
+    pub use storm_core::broadcast::Broadcasting;
+    pub use storm_core::delivery::Delivering;
+    pub use storm_core::session::Closed;
+    pub use storm_core::{Sending, SendingWith};
 }
 
 #[cfg(feature = "testing")]

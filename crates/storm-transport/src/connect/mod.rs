@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use storm_proxy_proto::{Target, TargetError};
+use storm_proxy_proto::Target;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::net::{TcpSocket, TcpStream};
@@ -26,6 +26,8 @@ pub use proxy::{DialError, Proxy, ProxyError, Purpose};
 pub use race::AddressesFailed;
 pub(crate) use resolve::LookupFailed;
 pub use resolve::Resolver;
+// What a `ProxyError` may hold.
+pub use storm_proxy_proto::{HttpConnectError, Reply, Socks5Error, TargetError};
 
 use crate::{SocketOptions, Stream};
 
