@@ -266,6 +266,10 @@ async fn plain_http_is_answered_by_its_hook_and_by_426_without_one() {
     assert_eq!(Peer::refused(&server, get("/")).await.status, 404);
     assert_eq!(Peer::refused(&server, with("GET", "POST")).await.status, 405);
     assert_eq!(Peer::refused(&server, "GET /health HTTP/1.1\r\n\r\n").await.status, 400, "no host");
+    let old = Peer::refused(&server, "GET /health HTTP/1.0\r\n\r\n").await;
+    assert_eq!((old.status, old.body.as_str()), (200, "fine"), "which needs no host");
+    assert_eq!(Peer::refused(&server, "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n").await.status, 400);
+    assert_eq!(Peer::refused(&server, with("HTTP/1.1", "HTTP/1.0")).await.status, 505, "an upgrade");
     let upgrade_to_other = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
     assert_eq!(Peer::refused(&server, upgrade_to_other).await.status, 200);
     drop(Peer::connect(&server).await);
@@ -273,6 +277,7 @@ async fn plain_http_is_answered_by_its_hook_and_by_426_without_one() {
 
     let server = WsServer::bind("127.0.0.1:0").start().await.unwrap();
     assert_eq!(Peer::refused(&server, get("/")).await.status, 426);
+    assert_eq!(Peer::refused(&server, "GET / HTTP/1.0\r\n\r\n").await.status, 505);
     stop(server).await;
 }
 

@@ -23,7 +23,7 @@ pub enum HandshakeError {
     /// Not an HTTP/1.1 head (RFC 9112 §2).
     #[error("request head is malformed")]
     Malformed,
-    /// Another version than HTTP/1.1.
+    /// Another version than HTTP/1.1 (RFC 6455 §4.2.1), or than 1.0 where no upgrade is asked for.
     #[error("http version is not 1.1")]
     UnsupportedVersion,
     /// More bytes than [`HeadLimits::max_bytes`].
@@ -176,10 +176,12 @@ impl RequestReader {
     }
 }
 
-/// A whole and valid HTTP/1.1 GET or HEAD request without a body. It need not be an upgrade.
+/// A whole and valid GET or HEAD request without a body. It need not be an upgrade, and may be of HTTP/1.0 then, as health
+/// checks and some proxies still are.
 #[derive(Debug, Clone)]
 pub struct Request {
     is_head: bool,
+    is_http_1_0: bool,
     target: PathAndQuery,
     headers: HeaderMap,
 }
@@ -199,16 +201,17 @@ impl Request {
         }
         let method = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
             .map_err(|_| HandshakeError::Malformed)?;
-        if parsed.version != Some(1) {
-            return Err(HandshakeError::UnsupportedVersion);
-        }
+        let is_http_1_0 = parsed.version == Some(0);
         let is_head = method == Method::HEAD;
         if method != Method::GET && !is_head {
             return Err(HandshakeError::MethodNotAllowed { method });
         }
         let target = target(parsed.path.unwrap_or_default()).ok_or(HandshakeError::InvalidTarget)?;
         let headers = headers::read(parsed.headers).ok_or(HandshakeError::Malformed)?;
-        let request = Self { is_head, target, headers };
+        let request = Self { is_head, is_http_1_0, target, headers };
+        if is_http_1_0 && request.wants_websocket() {
+            return Err(HandshakeError::UnsupportedVersion);
+        }
         request.check_host()?;
         request.check_no_body()?;
         Ok(request)
@@ -242,16 +245,19 @@ impl Request {
             return Err(HandshakeError::MethodNotAllowed { method: request.method().clone() });
         }
         let target = request.uri().path_and_query().cloned().ok_or(HandshakeError::InvalidTarget)?;
-        let request = Self { is_head: false, target, headers: request.headers().clone() };
+        let headers = request.headers().clone();
+        let request = Self { is_head: false, is_http_1_0: false, target, headers };
         request.check_host()?;
         request.check_no_body()?;
         Ok(request)
     }
 
-    /// RFC 9112 §3.2: exactly one, and valid; no user name belongs there.
+    /// RFC 9112 §3.2: exactly one, and valid; no user name belongs there. HTTP/1.0 does without.
     fn check_host(&self) -> Result<(), HandshakeError> {
-        let Count::One(host) = headers::count(&self.headers, &header::HOST) else {
-            return Err(HandshakeError::InvalidHost);
+        let host = match headers::count(&self.headers, &header::HOST) {
+            Count::One(host) => host,
+            Count::None if self.is_http_1_0 => return Ok(()),
+            _ => return Err(HandshakeError::InvalidHost),
         };
         match Authority::try_from(host.as_bytes()) {
             Ok(authority) if !authority.as_str().contains('@') => Ok(()),
@@ -308,6 +314,9 @@ impl Request {
     /// The first rule the request breaks.
     pub fn upgrade(self) -> Result<Upgrade, HandshakeError> {
         let headers = &self.headers;
+        if self.is_http_1_0 {
+            return Err(HandshakeError::UnsupportedVersion);
+        }
         if !self.wants_websocket() {
             return Err(HandshakeError::NotUpgrade);
         }
