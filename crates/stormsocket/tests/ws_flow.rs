@@ -3,18 +3,20 @@
 mod ws_support;
 
 use std::collections::VecDeque;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use stormsocket::metrics::Ending;
 use stormsocket::{
-    DisconnectReason, HeartbeatOptions, Hub, Limits, Role, SendOutcome, SessionOptions, SlowConsumerPolicy,
-    WsHandler, WsOptions,
+    BoxError, DisconnectReason, HeartbeatOptions, Hub, Limits, Message, Role, SendOutcome, SessionOptions,
+    SlowConsumerPolicy, WsHandler, WsOptions, WsSession,
 };
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use ws_support::*;
 
 fn silent() -> WsOptions {
@@ -240,4 +242,64 @@ async fn an_hour_of_suspend_ends_nobody_who_is_alive() {
         assert_eq!(session.disconnect_reason(), None);
     }
     assert_eq!(hub.sessions().len(), 20);
+}
+
+/// A peer that sends one message and then pings, as fast as they are read; after very many it ends.
+struct Pinging {
+    reads: Arc<AtomicUsize>,
+}
+
+const VERY_MANY: usize = 100_000;
+
+impl AsyncRead for Pinging {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.reads.fetch_add(1, Ordering::Relaxed) {
+            0 => buf.put_slice(&masked(0x82, b"work")),
+            1..VERY_MANY => buf.put_slice(&masked(0x89, b"ping")),
+            _ => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pinging {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Works for ten turns, and notes how much was read until it was done.
+struct Working {
+    reads: Arc<AtomicUsize>,
+    when_done: Arc<AtomicUsize>,
+}
+
+impl WsHandler for Working {
+    async fn on_message(&self, session: &WsSession, _: Message) -> Result<(), BoxError> {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        self.when_done.store(self.reads.load(Ordering::Relaxed), Ordering::Relaxed);
+        session.abort();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_does_not_keep_a_handler_from_going_on() {
+    let (reads, when_done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let stream = Pinging { reads: reads.clone() };
+    let handler = Working { reads, when_done: when_done.clone() };
+    let running = over(&hub(SessionOptions::default()), Role::Server, &silent(), stream, handler).1;
+    assert_eq!(soon(running).await.unwrap(), DisconnectReason::Aborted);
+    let when_done = when_done.load(Ordering::Relaxed);
+    assert!((1..1000).contains(&when_done), "{when_done} reads");
 }

@@ -23,6 +23,8 @@ const MOST_DOUBLED: u8 = 3;
 const LARGE: u32 = 32 * 1024;
 /// Bytes one turn reads before the connection lets others run.
 const TURN: u32 = 512 * 1024;
+/// What one read brings, more or less, where bytes are not counted.
+const READ: u32 = TURN / 8;
 
 /// What the wait for bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,12 +141,19 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             // The read that brought the message being handled may have brought a ping behind it.
             self.receive_ahead();
         }
+        // Control frames hold nothing: as many as come would be read, and the handler never polled.
+        let mut turn = 0;
         while self.may_read_ahead() {
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
             match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Pending,
                 Ok(_) => self.receive_ahead(),
                 Err(error) => return Poll::Ready(error),
             }
+            turn += READ;
         }
         Poll::Pending
     }
@@ -220,8 +229,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             if ready!(self.poll_read(cx))? == 0 {
                 break;
             }
-            // What one read may bring, more or less.
-            self.turn += TURN / 8;
+            self.turn += READ;
             if self.turn >= TURN {
                 self.turn = 0;
                 cx.waker().wake_by_ref();

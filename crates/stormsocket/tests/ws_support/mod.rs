@@ -239,9 +239,24 @@ pub(crate) fn piped(
     handler: impl WsHandler,
 ) -> (WsSession, Peer<DuplexStream>, JoinHandle<DisconnectReason>) {
     let (ours, theirs) = tokio::io::duplex(room);
+    let (session, running) = over(hub, role, ws, ours, handler);
+    (session, Peer::patient(theirs, role == Role::Server), running)
+}
+
+/// A session over any stream, and its task.
+pub(crate) fn over<S>(
+    hub: &Arc<Hub>,
+    role: Role,
+    ws: &WsOptions,
+    stream: S,
+    handler: impl WsHandler,
+) -> (WsSession, JoinHandle<DisconnectReason>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (protocol, driver) = WsProtocol::register(hub, role, None, Agreed::default(), ws, None);
     let session = WsProtocol::session(driver.session());
-    let connection = Connection::new(Foreign(ours), protocol, driver, BytesMut::new());
+    let connection = Connection::new(Foreign(stream), protocol, driver, BytesMut::new());
     let running = tokio::spawn(async move { connection.run(&Adapter(handler)).await });
-    (session, Peer::patient(theirs, role == Role::Server), running)
+    (session, running)
 }
