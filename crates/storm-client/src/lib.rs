@@ -14,7 +14,6 @@
 //!
 //! Not here: the connection loop (`storm-transport`), sessions (`storm-core`).
 
-mod events;
 mod handle;
 mod options;
 mod queue;

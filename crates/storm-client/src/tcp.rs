@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
-use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
-};
+use storm_core::events::{Chain, NoEvents, TcpHandler};
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Hub, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -18,7 +16,6 @@ use storm_transport::tls::TlsConnector;
 use storm_transport::{ConnectAddr, Connection, Framed, FramedEncode, Link};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::events::event_setters;
 use crate::options::option_setters;
 use crate::queue::Greeted;
 #[cfg(feature = "tls")]
@@ -106,7 +103,7 @@ impl<E, F> TcpClient<E, F> {
         TcpClient { addr, options, middleware, hooks, framer, events: Chain(events, next) }
     }
 
-    event_setters!(TcpClient<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
+    storm_core::event_setters!(TcpClient<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought. Data that is kept keeps the read
         /// buffer it was cut from, 65 to 520 KiB: copy what is small and stays (`Bytes::copy_from_slice`).
     );

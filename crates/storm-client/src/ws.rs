@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
-};
+use storm_core::events::{Chain, NoEvents};
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
 use storm_core::{
-    BoxError, ConfigError, DisconnectReason, Error, Events, Handled, Hub, IntoHandlerOutcome, Message,
-    MessageRef, Role, Session,
+    BoxError, ConfigError, DisconnectReason, Error, Events, Hub, Message, MessageRef, Role, Session,
 };
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -24,7 +21,6 @@ use storm_ws_proto::handshake::ClientRequest;
 use storm_ws_proto::http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::events::event_setters;
 use crate::options::option_setters;
 use crate::queue::Greeted;
 #[cfg(feature = "tls")]
@@ -139,6 +135,12 @@ impl<E> WsClient<E> {
         self
     }
 
+    /// Sets [`WsOptions::head_limits`].
+    pub fn head_limits(mut self, limits: storm_ws_proto::handshake::HeadLimits) -> Self {
+        self.ws = self.ws.head_limits(limits);
+        self
+    }
+
     /// Sets [`WsOptions::deflate`]: offers compression.
     #[cfg(feature = "deflate")]
     pub fn deflate(mut self, deflate: impl Into<Option<storm_ws_proto::DeflateOptions>>) -> Self {
@@ -210,7 +212,7 @@ impl<E> WsClient<E> {
         }
     }
 
-    event_setters!(WsClient<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
+    storm_core::event_setters!(WsClient<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
         /// Runs for each message, text or binary. One that is kept keeps the read buffer it was cut from, 65 to 520 KiB: copy
         /// what is small and stays.
     );

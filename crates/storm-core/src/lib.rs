@@ -36,6 +36,10 @@
 //!
 //! Features: `metrics` adds the OpenTelemetry instruments, `tls` what a session says about its TLS.
 
+// The setters' docs link from here as from the crates above.
+#[cfg(doc)]
+extern crate self as storm_core;
+
 mod attempt;
 pub mod broadcast;
 pub mod buffer_pool;
@@ -62,6 +66,7 @@ mod sending_with;
 pub mod session;
 mod session_id;
 pub mod sessions;
+mod setters;
 pub mod state;
 pub mod timer;
 pub mod trace;

@@ -25,9 +25,18 @@ pub enum SlowConsumerPolicy {
     DropOldest,
 }
 
-/// Limits and deadlines of each session.
+/// Limits and deadlines of each session. Each has a setter of the same name, here and on every builder.
+///
+/// ```
+/// use std::time::Duration;
+/// use storm_core::SessionOptions;
+///
+/// let options = SessionOptions::default().max_pending_send_bytes(256 * 1024).idle_timeout(Duration::from_secs(300));
+/// assert_eq!(options.close_deadline, Duration::from_secs(5));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a setter returns the changed options"]
 pub struct SessionOptions {
     /// Bytes that may wait for the socket, payloads and control frames together; `None` removes the bound.
     /// Default 1 MiB. A message is admitted while less than this waits, so one message may exceed it. This is what
@@ -62,6 +71,8 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
+    crate::session_setters!();
+
     /// Refuses values no session could work with.
     ///
     /// # Errors
@@ -97,6 +108,28 @@ mod tests {
     #[test]
     fn defaults_are_valid() {
         assert_eq!(SessionOptions::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_option_has_a_setter() {
+        let budget = SendBudget::new(1);
+        let second = Duration::from_secs(1);
+        let options = SessionOptions::default()
+            .max_pending_send_bytes(2)
+            .max_pending_receive_bytes(None)
+            .slow_consumer_policy(SlowConsumerPolicy::Drop)
+            .close_deadline(second)
+            .idle_timeout(second)
+            .send_budget(budget.clone());
+        let expected = SessionOptions {
+            max_pending_send_bytes: Some(2),
+            max_pending_receive_bytes: None,
+            slow_consumer_policy: SlowConsumerPolicy::Drop,
+            close_deadline: second,
+            idle_timeout: Some(second),
+            send_budget: Some(budget),
+        };
+        assert_eq!(options, expected);
     }
 
     #[test]

@@ -36,11 +36,9 @@ use crate::{DisconnectReason, Hub, Session};
 /// use storm_core::{SendBudget, SessionOptions};
 ///
 /// let budget = SendBudget::new(256 << 20);
-/// let mut public = SessionOptions::default();
-/// public.send_budget = Some(budget.clone());
-/// let mut internal = SessionOptions::default();
-/// internal.send_budget = Some(budget.clone());
-/// assert!(public.validate().is_ok());
+/// let public = SessionOptions::default().send_budget(budget.clone());
+/// let internal = SessionOptions::default().send_budget(budget.clone());
+/// assert_eq!(public, internal);
 /// assert_eq!((budget.used(), budget.shed_sessions()), (0, 0));
 /// ```
 #[derive(Clone)]

@@ -17,7 +17,6 @@
 
 mod accept;
 mod budget;
-mod events;
 mod handle;
 #[cfg(feature = "ws")]
 mod handshake;

@@ -237,41 +237,13 @@ macro_rules! option_setters {
             self
         }
 
-        /// Sets [`SessionOptions::max_pending_send_bytes`](storm_core::SessionOptions::max_pending_send_bytes).
-        pub fn max_pending_send_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
-            self.$($options.)?session.max_pending_send_bytes = bytes.into();
+        /// Sets [`ServerOptions::session`](crate::ServerOptions::session): replaces all of them.
+        pub fn session(mut self, session: storm_core::SessionOptions) -> Self {
+            self.$($options.)?session = session;
             self
         }
 
-        /// Sets [`SessionOptions::max_pending_receive_bytes`](storm_core::SessionOptions::max_pending_receive_bytes).
-        pub fn max_pending_receive_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
-            self.$($options.)?session.max_pending_receive_bytes = bytes.into();
-            self
-        }
-
-        /// Sets [`SessionOptions::slow_consumer_policy`](storm_core::SessionOptions::slow_consumer_policy).
-        pub fn slow_consumer_policy(mut self, policy: storm_core::SlowConsumerPolicy) -> Self {
-            self.$($options.)?session.slow_consumer_policy = policy;
-            self
-        }
-
-        /// Sets [`SessionOptions::send_budget`](storm_core::SessionOptions::send_budget).
-        pub fn send_budget(mut self, budget: impl Into<Option<storm_core::SendBudget>>) -> Self {
-            self.$($options.)?session.send_budget = budget.into();
-            self
-        }
-
-        /// Sets [`SessionOptions::close_deadline`](storm_core::SessionOptions::close_deadline).
-        pub fn close_deadline(mut self, deadline: std::time::Duration) -> Self {
-            self.$($options.)?session.close_deadline = deadline;
-            self
-        }
-
-        /// Sets [`SessionOptions::idle_timeout`](storm_core::SessionOptions::idle_timeout).
-        pub fn idle_timeout(mut self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
-            self.$($options.)?session.idle_timeout = timeout.into();
-            self
-        }
+        storm_core::session_setters!($($options.)?session);
     };
 }
 pub(crate) use option_setters;

@@ -5,17 +5,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
-use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDataRef, OnDisconnected, OnError, OnMessage, TcpHandler,
-};
+use storm_core::events::{Chain, NoEvents, TcpHandler};
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Peer, Role, Session};
+use storm_core::{Error, Events, Peer, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::{BindAddr, Connection, Framed, FramedEncode, Stream};
 
 use crate::budget::within_budget;
-use crate::events::event_setters;
 use crate::options::option_setters;
 use crate::prepare::prepare;
 use crate::shared::{Endpoint, Shared};
@@ -113,7 +110,7 @@ impl<E, F> TcpServer<E, F> {
         TcpServer { addrs, options, middleware, framer, events: Chain(events, next) }
     }
 
-    event_setters!(TcpServer<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
+    storm_core::event_setters!(TcpServer<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought. Data that is kept keeps the read
         /// buffer it was cut from, 65 to 520 KiB: copy what is small and stays (`Bytes::copy_from_slice`).
     );

@@ -4,20 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use storm_core::events::{
-    Adapter, Chain, NoEvents, OnConnected, OnDisconnected, OnError, OnMessage, OnMessageRef,
-};
+use storm_core::events::{Chain, NoEvents};
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{
-    DisconnectReason, Error, Events, Handled, IntoHandlerOutcome, Message, MessageRef, Peer, Role,
-};
+use storm_core::{Error, Events, Message, MessageRef, Peer, Role};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{BindAddr, Connection, Stream};
 use storm_ws_proto::handshake::{Accept, OriginList, Reject};
 
 use crate::budget::{Ended, within_budget};
-use crate::events::event_setters;
 use crate::handshake::{HttpRequest, IntoHttpResponse, Rules, UpgradeRequest, handshake};
 use crate::options::option_setters;
 use crate::prepare::prepare;
@@ -122,6 +117,12 @@ impl<E> WsServer<E> {
         self
     }
 
+    /// Sets [`WsOptions::head_limits`].
+    pub fn head_limits(mut self, limits: storm_ws_proto::handshake::HeadLimits) -> Self {
+        self.ws = self.ws.head_limits(limits);
+        self
+    }
+
     /// Sets [`WsOptions::deflate`]: compresses for clients that offer it, unless [`on_upgrade`](Self::on_upgrade) chooses
     /// ([`Accept::deflate`](storm_ws_proto::handshake::Accept::deflate)).
     #[cfg(feature = "deflate")]
@@ -217,7 +218,7 @@ impl<E> WsServer<E> {
         WsServer { addrs, options, ws, middleware, origins, rules, events: Chain(events, next) }
     }
 
-    event_setters!(WsServer<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
+    storm_core::event_setters!(WsServer<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
         /// Runs for each message, text or binary. One that is kept keeps the read buffer it was cut from, 65 to 520 KiB: copy
         /// what is small and stays.
     );

@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use storm_core::ConfigError;
 
-/// Options of every TCP socket of a server or client. Unix sockets have none of them.
+/// Options of every TCP socket of a server or client. Unix sockets have none of them. Each has a setter of the same name.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,11 +15,12 @@ use storm_core::ConfigError;
 ///
 /// let options = SocketOptions::default()
 ///     .no_delay(true)
-///     .keep_alive(KeepAlive { idle: Some(Duration::from_secs(60)), ..KeepAlive::default() });
+///     .keep_alive(KeepAlive::default().idle(Duration::from_secs(60)));
 /// assert_eq!(options.recv_buffer_size, Some(64 * 1024));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a setter returns the changed options"]
 pub struct SocketOptions {
     /// Sends small segments at once (`TCP_NODELAY`). Default `false`: Nagle's algorithm holds a small segment back
     /// while an earlier one is unacknowledged.
@@ -34,8 +35,9 @@ pub struct SocketOptions {
     pub send_buffer_size: Option<usize>,
 }
 
-/// Timing of keep-alive probes. `None` leaves the system's value (on Linux 2 h, 75 s and 9).
+/// Timing of keep-alive probes. `None` leaves the system's value (on Linux 2 h, 75 s and 9). Each has a setter of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[must_use = "a setter returns the changed options"]
 pub struct KeepAlive {
     /// Silence before the first probe; whole seconds, at least one.
     pub idle: Option<Duration>,
@@ -155,6 +157,24 @@ impl SocketOptions {
 }
 
 impl KeepAlive {
+    /// Sets [`idle`](Self::idle).
+    pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.idle = idle.into();
+        self
+    }
+
+    /// Sets [`interval`](Self::interval).
+    pub fn interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.interval = interval.into();
+        self
+    }
+
+    /// Sets [`count`](Self::count).
+    pub fn count(mut self, probes: impl Into<Option<u32>>) -> Self {
+        self.count = probes.into();
+        self
+    }
+
     fn parameters(self) -> TcpKeepalive {
         let mut parameters = TcpKeepalive::new();
         if let Some(idle) = self.idle {

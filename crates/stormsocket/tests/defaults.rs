@@ -81,6 +81,21 @@ fn clients() {
     assert_eq!(reconnect.max_queued_bytes, None);
 }
 
+#[test]
+fn session_options_are_set_one_by_one_or_at_once() {
+    let session = SessionOptions::default().idle_timeout(Duration::from_secs(9));
+    let server = ServerOptions::default().session(session.clone()).max_pending_send_bytes(None);
+    assert_eq!(server.session, session.clone().max_pending_send_bytes(None));
+    let client = ClientOptions::default().close_deadline(Duration::from_secs(1)).session(session.clone());
+    assert_eq!(client.session, session);
+    for shown in [
+        format!("{:?}", TcpServer::default().session(session.clone())),
+        format!("{:?}", TcpClient::default().session(session)),
+    ] {
+        assert!(shown.contains("idle_timeout: Some(9s)"), "{shown}");
+    }
+}
+
 #[cfg(feature = "ws")]
 #[test]
 fn websocket() {

@@ -76,11 +76,9 @@ async fn defaults() {
 async fn every_option_reaches_both_sides() {
     let options = SocketOptions::default()
         .no_delay(true)
-        .keep_alive(KeepAlive {
-            idle: Some(Duration::from_secs(61)),
-            interval: Some(Duration::from_secs(7)),
-            count: Some(4),
-        })
+        .keep_alive(
+            KeepAlive::default().idle(Duration::from_secs(61)).interval(Duration::from_secs(7)).count(4),
+        )
         .recv_buffer_size(20_000)
         .send_buffer_size(30_000);
     let expected = || Applied {
@@ -95,7 +93,7 @@ async fn every_option_reaches_both_sides() {
 #[tokio::test]
 async fn some_of_the_keep_alive_tuning_leaves_the_rest_to_the_system() {
     let system = both_sides(SocketOptions::default()).await[0].keep_alive.unwrap();
-    let tuned = KeepAlive { interval: Some(Duration::from_secs(9)), ..KeepAlive::default() };
+    let tuned = KeepAlive::default().interval(Duration::from_secs(9));
     for side in both_sides(SocketOptions::default().keep_alive(tuned)).await {
         assert_eq!(side.keep_alive, Some((system.0, Duration::from_secs(9), system.2)));
     }
@@ -119,15 +117,8 @@ async fn values_no_system_takes_are_refused() {
     for (options, name) in [
         (SocketOptions::default().recv_buffer_size(0), "recv_buffer_size"),
         (SocketOptions::default().send_buffer_size(0), "send_buffer_size"),
-        (
-            SocketOptions::default()
-                .keep_alive(KeepAlive { idle: Some(millisecond), ..KeepAlive::default() }),
-            "keep_alive",
-        ),
-        (
-            SocketOptions::default().keep_alive(KeepAlive { count: Some(0), ..KeepAlive::default() }),
-            "keep_alive",
-        ),
+        (SocketOptions::default().keep_alive(KeepAlive::default().idle(millisecond)), "keep_alive"),
+        (SocketOptions::default().keep_alive(KeepAlive::default().count(0)), "keep_alive"),
     ] {
         match local_server().socket(options).start().await {
             Err(StartError::Config(ConfigError::Invalid { option, .. })) => assert_eq!(option, name),

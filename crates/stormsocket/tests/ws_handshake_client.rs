@@ -6,7 +6,7 @@ mod ws_support;
 use std::time::Duration;
 
 use stormsocket::{
-    ConnectError, ConnectionState, DisconnectReason, ErrorKind, ReconnectOptions, RequestError,
+    ConnectError, ConnectionState, DisconnectReason, ErrorKind, HeadLimits, ReconnectOptions, RequestError,
     ResponseError, StatusCode, WsClient, WsServer,
 };
 use tokio::net::TcpListener;
@@ -54,6 +54,9 @@ async fn answers_other_than_the_right_101_are_typed_errors() {
     const ACCEPT: &str = "Sec-WebSocket-Accept: {accept}\r\n";
     let good = format!("{HEAD}{UP}{CONNECTION}{ACCEPT}");
     answered(WsClient::new, &format!("{good}\r\n")).await.unwrap();
+    let narrow = |uri| WsClient::new(uri).head_limits(HeadLimits::default().max_bytes(100));
+    let (error, _) = refusal(answered(narrow, &format!("{good}\r\n")).await);
+    assert!(matches!(error, ResponseError::HeadTooLarge { max: 100 }), "{error:?}");
     let wrong = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
     for (answer, accepts) in [
         (format!("{HEAD}{UP}{CONNECTION}{wrong}X-Why: no\r\n\r\n"), "a wrong key"),

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use stormsocket::metrics::Limit;
-use stormsocket::{
-    Accept, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, StatusCode, WsOptions, WsServer,
-};
+use stormsocket::{Accept, DisconnectReason, ErrorKind, HeadLimits, HttpResponse, StatusCode, WsServer};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use ws_support::*;
@@ -120,8 +118,8 @@ async fn requests_that_look_odd_but_follow_the_rules_are_accepted() {
 
 #[tokio::test]
 async fn a_head_above_its_limits_gets_431_at_once_or_byte_by_byte() {
-    let ws = WsOptions::default().head_limits(HeadLimits::default().max_bytes(2000).max_headers(20));
-    let server = WsServer::bind("127.0.0.1:0").ws(ws).start().await.unwrap();
+    let limits = HeadLimits::default().max_bytes(2000).max_headers(20);
+    let server = WsServer::bind("127.0.0.1:0").head_limits(limits).start().await.unwrap();
     let long = plus(&format!("X-Long: {}", "x".repeat(2000)));
     assert_eq!(Peer::refused(&server, &long).await.status, 431);
     assert_eq!(Peer::refused(&server, plus(&"X-A: b\r\n".repeat(20))).await.status, 431);
