@@ -402,7 +402,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         };
         let mut agreed = Agreed::default();
         agreed.protocol = connected.protocol;
-        agreed.target = target(&bytes);
+        agreed.target = request.target().to_owned();
         #[cfg(feature = "deflate")]
         {
             agreed.deflate = connected.deflate;
@@ -426,11 +426,4 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
     async fn report(&self, error: &Error) {
         self.events.error(None, error).await;
     }
-}
-
-/// Path and query, as they stand in the request line.
-fn target(request: &[u8]) -> String {
-    let line = request.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let target = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
-    String::from_utf8_lossy(target).into_owned()
 }

@@ -349,6 +349,30 @@ fn extra_headers_cannot_inject_or_override() {
 }
 
 #[test]
+fn both_forms_of_an_answer_say_the_same() {
+    let request = with("", &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Extensions: permessage-deflate"]);
+    let accept = Accept::new().protocol("chat").header("Set-Cookie", "a=1").unwrap();
+    let accept = accept.header("X-Spaces", "  between  ").unwrap().header("Set-Cookie", "b=2").unwrap();
+    #[cfg(feature = "deflate")]
+    let accept = accept.deflate(storm_ws_proto::DeflateOptions::default());
+    let accepted = upgrade(&request).unwrap().accept(&accept).unwrap();
+    let http = accepted.to_http();
+    assert_eq!(http.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut headers: Vec<_> =
+        http.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    let response = String::from_utf8(accepted.response.to_vec()).unwrap();
+    let mut lines: Vec<_> = response
+        .split_terminator("\r\n")
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase()))
+        .collect();
+    headers.sort();
+    lines.sort();
+    assert_eq!(headers, lines);
+    assert_eq!(headers.len(), 7 + usize::from(cfg!(feature = "deflate")));
+}
+
+#[test]
 fn refusals_are_whole_responses() {
     let reject = Reject::new(StatusCode::UNAUTHORIZED)
         .reason("Who are you")

@@ -230,6 +230,20 @@ impl ClientRequest {
         Ok(self)
     }
 
+    /// Path and query, as they stand in the request line.
+    ///
+    /// ```
+    /// use storm_ws_proto::handshake::ClientRequest;
+    ///
+    /// let request = ClientRequest::new(&"ws://example.com?room=1".parse()?)?;
+    /// assert_eq!(request.target(), "/?room=1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     /// The headers of the application so far.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {

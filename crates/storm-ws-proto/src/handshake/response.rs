@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::headers;
 use super::reject::{AnswerError, add_header};
@@ -100,6 +100,8 @@ pub struct Accepted {
     /// What it was granted with: how to compress.
     #[cfg(feature = "deflate")]
     pub deflate_options: Option<DeflateOptions>,
+    /// Those of `response`.
+    headers: HeaderMap,
 }
 
 impl Accepted {
@@ -108,15 +110,32 @@ impl Accepted {
     pub fn to_http(&self) -> http::Response<()> {
         let mut response = http::Response::new(());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        for line in self.response.split(|&byte| byte == b'\n').skip(1) {
-            let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
-            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-            // What was written was checked when it was put together.
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-                response.headers_mut().append(name, value);
-            }
-        }
+        *response.headers_mut() = self.headers.clone();
         response
+    }
+}
+
+/// The head of a 101 in the making: its bytes, and its headers for those who write heads themselves.
+struct Head {
+    bytes: Vec<u8>,
+    headers: HeaderMap,
+}
+
+impl Head {
+    fn new() -> Self {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+        Self { bytes, headers: HeaderMap::with_capacity(8) }
+    }
+
+    /// Adds a header, written as `spelled`: some peers look at the case of names.
+    fn add(&mut self, name: HeaderName, spelled: &str, value: &[u8]) {
+        // What is not valid was refused before, and no head is as large as a full map.
+        if let Ok(valid) = HeaderValue::from_bytes(value)
+            && self.headers.try_append(name, valid).is_ok()
+        {
+            headers::write(&mut self.bytes, spelled, value);
+        }
     }
 }
 
@@ -126,17 +145,16 @@ impl Upgrade {
     /// # Errors
     /// [`AnswerError::ProtocolNotOffered`].
     pub fn accept(&self, accept: &Accept) -> Result<Accepted, AnswerError> {
-        let mut out = Vec::with_capacity(256);
-        out.extend_from_slice(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
-        );
-        headers::write(&mut out, "Sec-WebSocket-Accept", self.accept.as_bytes());
+        let mut head = Head::new();
+        head.add(header::UPGRADE, "Upgrade", b"websocket");
+        head.add(header::CONNECTION, "Connection", b"Upgrade");
+        head.add(header::SEC_WEBSOCKET_ACCEPT, "Sec-WebSocket-Accept", self.accept.as_bytes());
         if let Some(protocol) = &accept.protocol {
             // Offered subprotocols are tokens, so this also keeps line breaks out.
             if !self.protocols.contains(protocol) {
                 return Err(AnswerError::ProtocolNotOffered { protocol: protocol.clone() });
             }
-            headers::write(&mut out, "Sec-WebSocket-Protocol", protocol.as_bytes());
+            head.add(header::SEC_WEBSOCKET_PROTOCOL, "Sec-WebSocket-Protocol", protocol.as_bytes());
         }
         // RFC 7692 §5.1: offers stand in order of preference; the first acceptable one wins.
         #[cfg(feature = "deflate")]
@@ -145,18 +163,24 @@ impl Upgrade {
                 let mut offers = self.extensions.iter();
                 let granted = offers.find_map(|offer| crate::deflate::accept_offer(offer, &options));
                 granted.map(|(response, params)| {
-                    headers::write(&mut out, "Sec-WebSocket-Extensions", response.as_bytes());
+                    head.add(
+                        header::SEC_WEBSOCKET_EXTENSIONS,
+                        "Sec-WebSocket-Extensions",
+                        response.as_bytes(),
+                    );
                     (params, options)
                 })
             }
             _ => None,
         };
         for (name, value) in &accept.headers {
-            headers::write(&mut out, name.as_str(), value.as_bytes());
+            head.add(name.clone(), name.as_str(), value.as_bytes());
         }
-        out.extend_from_slice(b"\r\n");
+        let Head { bytes: mut response, headers } = head;
+        response.extend_from_slice(b"\r\n");
         Ok(Accepted {
-            response: out.into(),
+            response: response.into(),
+            headers,
             protocol: accept.protocol.clone(),
             #[cfg(feature = "deflate")]
             deflate: granted.map(|(params, _)| params),
