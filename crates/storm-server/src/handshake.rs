@@ -25,7 +25,7 @@ use storm_core::{ConfigError, EarlyItems, Error, ErrorKind, Peer, SessionKey};
 use storm_transport::Stream;
 use storm_transport::ws::upgrade::{UpgradeError, linger, read_request, refuse};
 use storm_transport::ws::{Agreed, WsOptions};
-use storm_ws_proto::handshake::{Accept, AnswerError, OriginList, Reject, Request, Upgrade};
+use storm_ws_proto::handshake::{Accept, AnswerError, OriginList, Reject, Request, Upgrade, is_token};
 use storm_ws_proto::http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
@@ -68,13 +68,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let is_token = |protocol: &String| {
-            !protocol.is_empty()
-                && protocol
-                    .bytes()
-                    .all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte))
-        };
-        if !self.protocols.iter().all(is_token) {
+        if !self.protocols.iter().all(|protocol| is_token(protocol.as_bytes())) {
             return Err(ConfigError::new("subprotocols", "a subprotocol is a token (RFC 6455 §4.1)"));
         }
         Ok(())

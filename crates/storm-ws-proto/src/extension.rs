@@ -57,8 +57,16 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether all of `text` is one token.
-pub(crate) fn is_token(text: &[u8]) -> bool {
+/// Whether all of `text` is one token, as a subprotocol is (RFC 6455 §4.1).
+///
+/// ```
+/// use storm_ws_proto::handshake::is_token;
+///
+/// assert!(is_token(b"chat.v2"));
+/// assert!(!is_token(b"chat, v2") && !is_token(b""));
+/// ```
+#[must_use]
+pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_token_byte)
 }
 
@@ -122,6 +130,16 @@ impl Cursor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_what_is_neither_control_nor_separator() {
+        // RFC 2616 §2.2, which RFC 6455 refers to, says it by what it is not.
+        for byte in 0..=u8::MAX {
+            let is_separator = b"()<>@,;:\\\"/[]?={} \t".contains(&byte);
+            assert_eq!(is_token(&[byte]), byte.is_ascii_graphic() && !is_separator, "{byte:#04x}");
+        }
+        assert!(is_token(b"chat.v2") && !is_token(b"") && !is_token(b"a b"));
+    }
 
     fn show(value: &str) -> Option<String> {
         let extensions = parse(value.as_bytes()).ok()?;

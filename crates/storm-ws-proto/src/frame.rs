@@ -18,8 +18,8 @@
 use crate::error::ProtocolError;
 use crate::message::MessageKind;
 
-/// Longest payload of a control frame.
-pub(crate) const MAX_CONTROL: u8 = 125;
+/// RFC 6455 §5.5: the longest payload of a control frame, in bytes.
+pub const MAX_CONTROL: u8 = 125;
 /// Longest head: two bytes, eight of length, four of mask key.
 pub(crate) const MAX_HEAD: usize = 14;
 

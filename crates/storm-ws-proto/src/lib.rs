@@ -67,7 +67,7 @@ pub use close_frame::CloseFrame;
 #[cfg(feature = "deflate")]
 pub use deflate::{DeflateOptions, DeflateParams};
 pub use error::ProtocolError;
-pub use frame::{FrameHead, Opcode};
+pub use frame::{FrameHead, MAX_CONTROL, Opcode};
 pub use heartbeat::{Heartbeat, HeartbeatAction, HeartbeatOptions};
 pub use limits::Limits;
 pub use mask::MaskSource;

@@ -32,7 +32,7 @@ struct Pongs {
 const PONGS_IN_PLACE: u8 = 16;
 
 /// RFC 6455 §7.4.1: stands for a close frame without a code.
-const NO_STATUS: u16 = 1005;
+pub(super) const NO_STATUS: u16 = 1005;
 
 impl WsEncode {
     /// An encoder over `sender`, for a session whose socket broadcasts may write to by `writer`.

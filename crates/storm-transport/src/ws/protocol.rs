@@ -15,14 +15,11 @@ use storm_ws_proto::{
     CloseCode, CloseFrame, Heartbeat, HeartbeatAction, Incoming, ProtocolError, Receiver, Sender,
 };
 
-use super::encode::WsEncode;
+use super::encode::{NO_STATUS, WsEncode};
 use super::options::WsOptions;
 use super::session::{Details, WsSession};
 use crate::protocol::{End, Look, MessageKind, Protocol};
 use crate::shared_tcp::TcpWriter;
-
-/// RFC 6455 §7.4.1: stands for a close frame without a code.
-const NO_STATUS: u16 = 1005;
 
 /// Takes frames, answers pings and the closing handshake, and times the heartbeat.
 // Boxed, as an idle session is cheaper in small pieces: a task is rounded up to a multiple of 128 bytes.

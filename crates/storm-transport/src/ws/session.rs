@@ -10,10 +10,8 @@ use bytestring::ByteString;
 use parking_lot::Mutex;
 use storm_core::outbox::{Control, Part};
 use storm_core::{ConnectionState, DisconnectReason, SendError, Session};
-use storm_ws_proto::{CloseCode, CloseFrame};
+use storm_ws_proto::{CloseCode, CloseFrame, MAX_CONTROL};
 
-/// RFC 6455 §5.5: what a control frame carries at most.
-const MAX_CONTROL: usize = 125;
 const NO_ROUND_TRIP: u64 = u64::MAX;
 
 /// A [`Session`] with the WebSocket verbs. Cloning is cheap; it is the same session.
@@ -160,8 +158,9 @@ impl WsSession {
     /// [`SendError::TooLarge`]; [`SendError::Full`] while the session is backpressured; [`SendError::Closed`].
     pub fn ping(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
         let payload = payload.into();
-        if payload.len() > MAX_CONTROL {
-            return Err(SendError::TooLarge { len: payload.len(), limit: MAX_CONTROL });
+        let limit = usize::from(MAX_CONTROL);
+        if payload.len() > limit {
+            return Err(SendError::TooLarge { len: payload.len(), limit });
         }
         if self.state() != ConnectionState::Connected {
             return Err(SendError::Closed(self.disconnect_reason()));

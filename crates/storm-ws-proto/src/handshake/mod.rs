@@ -19,6 +19,8 @@ pub use reject::{AnswerError, Reject};
 pub use request::{HandshakeError, Request, RequestReader, Upgrade};
 pub use response::{Accept, Accepted};
 
+pub use crate::extension::is_token;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
