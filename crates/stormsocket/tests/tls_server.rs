@@ -253,12 +253,18 @@ async fn client_certificates_required_optional_and_not_asked_for() {
 #[tokio::test]
 async fn a_client_that_comes_back_is_spared_the_full_handshake_unless_turned_off() {
     let ca = Ca::new();
-    for (resumption, version) in [(true, &TLS12), (true, &TLS13), (false, &TLS12), (false, &TLS13)] {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let providers = [None, Some(provider)];
+    let ways = providers.iter().flat_map(|provider| {
+        [(true, &TLS12), (true, &TLS13), (false, &TLS12), (false, &TLS13)].map(|way| (provider, way))
+    });
+    for (provider, (resumption, version)) in ways {
         let (recorder, mut log) = recorder();
         let options = ca
             .issue(&["localhost"])
             .options()
             .resumption(resumption)
+            .crypto_provider(provider.clone())
             .client_certificates(ClientCertificates::Optional(ca.roots()));
         let server = local_server()
             .tls(options)

@@ -38,12 +38,14 @@ pub struct TlsOptions {
     /// offers only others is refused; one that offers none is not.
     pub alpn: Vec<Vec<u8>>,
     /// Whether clients that come back are spared the full handshake. Default on. By tickets, which cost no memory here; their
-    /// key is made at start and changes every six hours.
+    /// key is made at start and changes every six hours. With a [`crypto_provider`](Self::crypto_provider) the last 4096 sessions
+    /// (with TLS 1.3, two for each client) are kept instead.
     pub resumption: bool,
     /// How often the files of identities and roots are looked at; those that have changed, and stayed as they are until the
     /// next look, are loaded for new connections. Default `None`: only when the server's handle says so.
     pub watch_files: Option<Duration>,
-    /// The cryptography. Default `None`: `ring`.
+    /// The cryptography. Default `None`: `ring`. With one of yours nothing is left to `ring`, not even tickets: see
+    /// [`resumption`](Self::resumption).
     pub crypto_provider: Option<Arc<CryptoProvider>>,
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
 use rustls::ServerConfig;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache};
 use storm_core::TlsInfo;
 
 use super::error::{TlsConfigError, TlsFailure};
@@ -143,12 +143,76 @@ fn config(options: &TlsOptions, before: Option<&ServerConfig>) -> Result<ServerC
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(names));
     config.alpn_protocols = options.alpn.clone();
+    resume(&mut config, options, before)?;
+    Ok(config)
+}
+
+/// Sessions that are kept for clients that come back, where there are no tickets. Each is some hundred bytes, and as much more
+/// as the client's certificates.
+const STORED_SESSIONS: usize = 4096;
+
+/// Says how clients that come back are known. Those that `before` knows stay known.
+fn resume(
+    config: &mut ServerConfig,
+    options: &TlsOptions,
+    before: Option<&ServerConfig>,
+) -> Result<(), TlsConfigError> {
     // Tickets serve both versions; a store besides them would only cost memory.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match (options.resumption, before) {
         (false, _) => config.send_tls13_tickets = 0,
-        (true, Some(before)) => config.ticketer = before.ticketer.clone(),
+        (true, Some(before)) => {
+            config.ticketer = before.ticketer.clone();
+            config.session_storage = before.session_storage.clone();
+        }
+        // Tickets are made by `ring`, and who hands in another cryptography wants no other: a provider makes none.
+        (true, None) if options.crypto_provider.is_some() => {
+            config.session_storage = ServerSessionMemoryCache::new(STORED_SESSIONS);
+        }
         (true, None) => config.ticketer = rustls::crypto::ring::Ticketer::new()?,
     }
-    Ok(config)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::ring::default_provider;
+    use rustls::server::ResolvesServerCertUsingSni;
+
+    use super::*;
+    use crate::tls::Identity;
+
+    /// What resumption is with these options, and with `before`.
+    fn resuming(options: &TlsOptions, before: Option<&ServerConfig>) -> ServerConfig {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("both")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        resume(&mut config, options, before).expect("it can be had");
+        config
+    }
+
+    #[test]
+    fn tickets_are_ours_and_a_provider_handed_in_has_a_store_that_is_bounded() {
+        let options = || TlsOptions::new(Identity::from_pem("", ""));
+        let usual = resuming(&options(), None);
+        assert!(usual.ticketer.enabled() && !usual.session_storage.can_cache());
+        let off = resuming(&options().resumption(false), None);
+        assert!(!off.ticketer.enabled() && !off.session_storage.can_cache());
+        assert_eq!(off.send_tls13_tickets, 0);
+
+        let options = options().crypto_provider(Arc::new(default_provider()));
+        let stored = resuming(&options, None);
+        assert!(!stored.ticketer.enabled() && stored.send_tls13_tickets > 0);
+        let key = |number: usize| number.to_be_bytes().to_vec();
+        for number in 0..=STORED_SESSIONS {
+            assert!(stored.session_storage.put(key(number), Vec::new()));
+        }
+        assert_eq!(stored.session_storage.get(&key(0)), None, "the oldest one went");
+        let reloaded = resuming(&options, Some(&stored));
+        assert!(reloaded.session_storage.take(&key(1)).is_some(), "a reload keeps them");
+        let off = resuming(&options.resumption(false), None);
+        assert!(!off.ticketer.enabled() && !off.session_storage.can_cache());
+    }
 }
