@@ -149,7 +149,8 @@ impl ServerHandle {
         self.serve_from(stream, remote)
     }
 
-    /// [`serve`](Self::serve), for a peer whose address is known by other means.
+    /// [`serve`](Self::serve), for a peer whose address is known by other means. If that address is listed in
+    /// [`proxy_protocol_from`](crate::ServerOptions::proxy_protocol_from), the stream must begin with a PROXY header.
     ///
     /// # Errors
     /// As [`serve`](Self::serve).

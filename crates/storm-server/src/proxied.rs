@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use storm_core::ConfigError;
 use storm_core::metrics::HandshakeFailure;
-use storm_proxy_proto::{ProxyHeader, ProxyHeaderReader};
+use storm_proxy_proto::{ProxyHeader, ProxyHeaderError, ProxyHeaderReader};
 use storm_transport::Stream;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -48,11 +48,14 @@ pub(crate) async fn client_of(
     remote: Option<SocketAddr>,
     proxies: &Proxies,
 ) -> Result<Option<SocketAddr>, HandshakeFailure> {
-    let tcp = match stream {
-        Stream::Tcp(tcp) if proxies.contains(remote) => tcp,
-        _ => return Ok(remote),
+    if !proxies.contains(remote) {
+        return Ok(remote);
+    }
+    let header = match stream {
+        Stream::Tcp(tcp) => peek(tcp).await,
+        other => read(other).await,
     };
-    match read(tcp).await {
+    match header {
         Ok(ProxyHeader::Client { source, .. }) => Ok(Some(source)),
         Ok(_) => Ok(remote),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(HandshakeFailure::Malformed),
@@ -61,7 +64,7 @@ pub(crate) async fn client_of(
 }
 
 /// Reads a header and not a byte more.
-async fn read(stream: &mut TcpStream) -> io::Result<ProxyHeader> {
+async fn peek(stream: &mut TcpStream) -> io::Result<ProxyHeader> {
     let (mut reader, mut bytes) = (ProxyHeaderReader::default(), [0; PEEK]);
     loop {
         // Only looked at, until it is known how much of it is the header's.
@@ -69,14 +72,27 @@ async fn read(stream: &mut TcpStream) -> io::Result<ProxyHeader> {
         if seen == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let (taken, header) = reader
-            .receive(&bytes[..seen])
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let (taken, header) = reader.receive(&bytes[..seen]).map_err(malformed)?;
         stream.read_exact(&mut bytes[..taken]).await?;
         if let Some(header) = header {
             return Ok(header);
         }
     }
+}
+
+/// The same from a stream that cannot be looked into: byte by byte.
+async fn read(stream: &mut Stream) -> io::Result<ProxyHeader> {
+    let mut reader = ProxyHeaderReader::default();
+    loop {
+        let byte = stream.read_u8().await?;
+        if let (_, Some(header)) = reader.receive(&[byte]).map_err(malformed)? {
+            return Ok(header);
+        }
+    }
+}
+
+fn malformed(error: ProxyHeaderError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 #[cfg(test)]

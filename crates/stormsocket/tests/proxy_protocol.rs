@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use stormsocket::{DisconnectReason, ServerHandle, StartError, TcpServer, WsServer};
 use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -66,6 +67,32 @@ async fn the_clients_address_is_the_sessions_and_what_follows_is_data() {
     assert_eq!(log.connected().await.remote_addr(), Some(client()));
     drop(peer);
     log.disconnected().await;
+    stop(&server).await;
+}
+
+#[tokio::test]
+async fn streams_from_elsewhere_have_headers_too_if_their_peer_is_listed() {
+    let (recorder, mut log) = recorder();
+    let server = behind_proxy().handler(recorder).start().await.expect("it starts");
+    let proxy: SocketAddr = "10.0.0.1:1".parse().expect("an address");
+    let tlvs = [ADDRESSES, &[0x04, 0x0F, 0x00], &[7; 3840]].concat();
+    for header in [V1.to_vec(), v2(1, 0x11, &tlvs)] {
+        let (mut here, there) = tokio::io::duplex(8 * 1024);
+        server.serve_from(there, Some(proxy)).expect("there is room");
+        here.write_all(&[&header[..], b"PROXY is data now"].concat()).await.expect("it is read");
+        assert_eq!(log.connected().await.remote_addr(), Some(client()));
+        assert_eq!(log.data().await, "PROXY is data now");
+        drop(here);
+        log.disconnected().await;
+    }
+    // Without one there is no session.
+    let (mut here, there) = tokio::io::duplex(8 * 1024);
+    server.serve_from(there, Some(proxy)).expect("there is room");
+    here.write_all(b"hello\r\n").await.expect("it is read");
+    assert_eq!(soon(here.read(&mut [0])).await.expect("an orderly end"), 0);
+    until(|| server.connections() == 0).await;
+    assert_eq!(server.metrics().handshake_failures, 1);
+    log.assert_quiet();
     stop(&server).await;
 }
 
