@@ -109,15 +109,15 @@ impl SendBudget {
     #[cold]
     #[inline(never)]
     pub(crate) fn enforce(&self) {
-        while self.is_over() && !self.0.shedding.swap(true, Ordering::AcqRel) {
+        while self.is_over()
+            && let Some(_shedding) = Shedding::begin(&self.0.shedding)
+        {
             // Where nobody is left to shed there is nobody a little later, either.
             let above = match self.shed() {
                 true => self.0.limit,
                 false => self.used().saturating_add(Self::FLOOR.max(self.used() / 16)),
             };
             self.0.shed_above.store(above, Ordering::Relaxed);
-            // A swap, not a store: whoever found this at work has accounted before, and the loop must see that.
-            self.0.shedding.swap(false, Ordering::AcqRel);
         }
     }
 
@@ -162,6 +162,23 @@ impl SendBudget {
         }
         slowest.sort_unstable_by_key(|(pending, _)| Reverse(*pending));
         slowest
+    }
+}
+
+/// Keeps others from shedding until dropped: at the latest when a payload that goes panics over it.
+struct Shedding<'a>(&'a AtomicBool);
+
+impl<'a> Shedding<'a> {
+    /// `None` if someone is at it.
+    fn begin(shedding: &'a AtomicBool) -> Option<Self> {
+        (!shedding.swap(true, Ordering::AcqRel)).then(|| Self(shedding))
+    }
+}
+
+impl Drop for Shedding<'_> {
+    fn drop(&mut self) {
+        // A swap, not a store: whoever found this at work has accounted before, and the next look must see that.
+        self.0.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -272,3 +272,34 @@ fn what_is_shed_is_dropped_without_the_lock() {
     assert_eq!((budget.shed_messages(), budget.shed_sessions()), (1, 0));
     assert_eq!((session.pending_send_bytes(), other.session().pending_send_bytes()), (64 * KIB, 100 * KIB));
 }
+
+/// A payload that panics when it goes.
+struct Fragile(Vec<u8>);
+
+impl AsRef<[u8]> for Fragile {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic!("do not drop me");
+    }
+}
+
+#[test]
+fn a_payload_that_panics_when_it_is_shed_does_not_end_the_shedding() {
+    let budget = SendBudget::new(500 * KIB);
+    let hub = hub(&budget);
+    let slow = with_pending(&hub, 100);
+    let fragile = Bytes::from_owner(Fragile(vec![0; 300 * KIB]));
+    ready(slow.session().send(fragile).policy(SlowConsumerPolicy::DropOldest)).expect("it may go again");
+    let other = driver(&hub);
+    let one_too_many = || send(other.session(), 250 * KIB);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(one_too_many)).expect_err("it was dropped");
+    assert_eq!(budget.shed_messages(), 1);
+    let largest = driver(&hub);
+    assert!(send(largest.session(), 350 * KIB).is_err(), "it is shed itself");
+    assert!(is_shed(&largest) && !is_shed(&slow));
+}
