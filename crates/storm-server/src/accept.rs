@@ -73,7 +73,7 @@ fn serve<E: Endpoint>(
     shared: &Arc<Shared>,
     worker: Option<&Arc<Worker>>,
 ) -> io::Result<()> {
-    let mut slot = match shared.slot(remote) {
+    let mut slot = match shared.slot(remote, endpoint.has_handshake(shared, remote)) {
         Ok(slot) => slot,
         Err(limit) => {
             shared.hub.count_refusal(limit, remote);

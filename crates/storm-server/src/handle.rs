@@ -159,7 +159,7 @@ impl ServerHandle {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let endpoint = self.endpoint()?;
-        let slot = self.slot(remote)?;
+        let slot = self.slot(remote, endpoint.has_handshake(&self.shared, remote))?;
         let serve = |stream, slot| endpoint.serve(stream, remote, &self.shared, slot);
         self.shared.place(Stream::of(stream), slot, serve).map_err(|error| ServeError::Transfer(error.kind()))
     }
@@ -184,7 +184,7 @@ impl ServerHandle {
     {
         let endpoint = self.endpoint()?;
         let peer = peer.into();
-        let slot = self.slot(peer.addr)?;
+        let slot = self.slot(peer.addr, false)?;
         let serve = |stream, slot| endpoint.serve_upgraded((stream, peer, agreed), &self.shared, slot);
         match self.shared.place(Stream::of(stream), slot, serve) {
             Ok(served) => served.map_err(|_| ServeError::NotWebSocket),
@@ -192,8 +192,8 @@ impl ServerHandle {
         }
     }
 
-    fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, ServeError> {
-        self.shared.slot(remote).map_err(|limit| {
+    fn slot(&self, remote: Option<SocketAddr>, half_open: bool) -> Result<Slot, ServeError> {
+        self.shared.slot(remote, half_open).map_err(|limit| {
             self.shared.hub.count_refusal(limit, remote);
             ServeError::Full
         })

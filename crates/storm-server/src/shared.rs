@@ -27,6 +27,11 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
     /// Serves one connection to its end, in a task of its own that holds `slot`, and tells that when a handshake is over.
     fn serve(self: &Arc<Self>, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
 
+    /// Whether anything comes before a session of a connection from there.
+    fn has_handshake(&self, _shared: &Shared, _remote: Option<SocketAddr>) -> bool {
+        true
+    }
+
     /// Serves a connection that was upgraded elsewhere; gives the slot back if the server speaks no WebSocket.
     #[cfg(feature = "ws")]
     fn serve_upgraded(
@@ -47,6 +52,8 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 pub(crate) trait Serve: Send + Sync {
     fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot);
 
+    fn has_handshake(&self, shared: &Shared, remote: Option<SocketAddr>) -> bool;
+
     #[cfg(feature = "ws")]
     fn serve_upgraded(
         &self,
@@ -62,6 +69,10 @@ pub(crate) struct Served<E>(pub(crate) Arc<E>);
 impl<E: Endpoint> Serve for Served<E> {
     fn serve(&self, stream: Stream, remote: Option<SocketAddr>, shared: &Arc<Shared>, slot: Slot) {
         self.0.serve(stream, remote, shared, slot);
+    }
+
+    fn has_handshake(&self, shared: &Shared, remote: Option<SocketAddr>) -> bool {
+        self.0.has_handshake(shared, remote)
     }
 
     #[cfg(feature = "ws")]
@@ -136,17 +147,18 @@ impl Shared {
         let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
     }
 
-    /// A slot for a connection from `remote`, unless a limit is reached.
-    pub(crate) fn slot(&self, remote: Option<SocketAddr>) -> Result<Slot, Limit> {
+    /// A slot for a connection from `remote`, with its handshake before or behind it, unless a limit is reached.
+    pub(crate) fn slot(&self, remote: Option<SocketAddr>, half_open: bool) -> Result<Slot, Limit> {
         let mut slot = self.slots.take().ok_or(Limit::Connections)?;
-        Ok(match (&self.per_ip, remote) {
-            // Whose connection a proxy passes on is known later.
-            (Some(per_ip), Some(addr)) if !self.proxies.contains(remote) => {
+        if let (Some(per_ip), Some(addr)) = (&self.per_ip, remote) {
+            if !half_open {
+                slot.set_ip(per_ip.take_established(addr.ip())?);
+            } else if !self.proxies.contains(remote) {
                 slot.set_ip(per_ip.take(addr.ip())?);
-                slot
             }
-            _ => slot,
-        })
+            // Else whose connection a proxy passes on is known later.
+        }
+        Ok(slot)
     }
 
     /// Has `serve` run where the connection is to stay: in the runtime of a worker, if there are any, else here.

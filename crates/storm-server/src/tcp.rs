@@ -182,6 +182,10 @@ where
         tokio::spawn(Stages::new(handshake, then));
     }
 
+    fn has_handshake(&self, shared: &Shared, remote: Option<SocketAddr>) -> bool {
+        shared.has_handshake(remote)
+    }
+
     async fn report(&self, error: &Error) {
         self.events.error(None, error).await;
     }

@@ -6,7 +6,7 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use stormsocket::{DisconnectReason, ServerHandle, StartError, TcpServer, WsServer};
+use stormsocket::{Agreed, DisconnectReason, ServerHandle, StartError, TcpServer, WsServer};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -207,7 +207,7 @@ async fn hooks_and_sessions_of_a_websocket_server_see_the_client() {
 }
 
 #[tokio::test]
-async fn what_a_proxy_passes_on_is_never_half_open() {
+async fn what_is_passed_on_is_never_half_open() {
     let server = WsServer::bind("127.0.0.1:0")
         .proxy_protocol_from(["127.0.0.1"])
         .max_handshakes_per_ip(1)
@@ -220,9 +220,16 @@ async fn what_a_proxy_passes_on_is_never_half_open() {
     let mut peer = Peer::connect(addr_of(&server)).await;
     peer.send(&[V1, UPGRADE.as_bytes()].concat()).await;
     peer.expect(b"HTTP/1.1 101 ").await;
-    until(|| server.sessions().len() == 1).await;
+    // Nor is what another stack has upgraded, for the client or for a proxy itself.
+    let mut upgraded = Vec::new();
+    for remote in [client(), "127.0.0.1:1".parse().expect("an address")] {
+        let (here, there) = tokio::io::duplex(64);
+        server.serve_upgraded(there, Some(remote), Agreed::default()).expect("it is through");
+        upgraded.push(here);
+    }
+    until(|| server.sessions().len() == 3).await;
     assert_eq!(server.metrics().refused.total(), 0);
-    drop((silent, peer));
+    drop((silent, peer, upgraded));
     stop(&server).await;
 }
 
