@@ -9,6 +9,7 @@ use storm_core::{
 };
 use tokio::sync::watch;
 
+use crate::sending::ClientSending;
 use crate::supervise::Shared;
 
 /// A connected client. Cloning is cheap; dropping every handle leaves the client running.
@@ -32,7 +33,25 @@ impl ClientHandle {
         self.shared.session().expect("a handle is made when the first session is there")
     }
 
-    /// Sends one message over the connection of the moment; see [`Session::send`].
+    /// The latest session with the WebSocket verbs: pings, codes to close with, messages in parts. `None` if this is no
+    /// WebSocket client.
+    ///
+    /// ```
+    /// use storm_client::ClientHandle;
+    /// use storm_core::SendError;
+    ///
+    /// fn measure(client: &ClientHandle) -> Result<(), SendError> {
+    ///     client.ws_session().map_or(Ok(()), |session| session.ping(""))
+    /// }
+    /// ```
+    #[cfg(feature = "ws")]
+    pub fn ws_session(&self) -> Option<storm_transport::ws::WsSession> {
+        storm_transport::ws::WsSession::of(&self.session())
+    }
+
+    /// Sends one message over the connection of the moment; see [`Session::send`]. Terms of its own are
+    /// [`.policy(..)`](ClientSending::policy), [`.latest(..)`](ClientSending::latest) and
+    /// [`.uncompressed()`](ClientSending::uncompressed).
     ///
     /// With [`max_queued_bytes`](crate::ReconnectOptions::max_queued_bytes) a message waits while there is none, and until
     /// the handlers of `on_connected` are done: not to be awaited in there, where the session itself sends, nor in
@@ -46,11 +65,8 @@ impl ClientHandle {
     /// # Errors
     /// [`SendError::Closed`] at once if there is no connection at the moment, or when there will be none any more if
     /// messages may wait; [`SendError::Full`] if too many do; others as [`Session::send`].
-    pub async fn send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {
-        match &self.shared.queue {
-            Some(queue) => queue.send(message.into()).await,
-            None => self.session().send(message).await,
-        }
+    pub fn send(&self, message: impl Into<Message>) -> ClientSending<'_> {
+        ClientSending::new(&self.shared, Some(message.into()))
     }
 
     /// Sends one text message, from a string or from UTF-8 bytes; see [`Session::send_text`].
@@ -60,9 +76,25 @@ impl ClientHandle {
     ///
     /// # Errors
     /// [`SendError::InvalidUtf8`], at once, if `text` is bytes that are not UTF-8; others as [`send`](Self::send).
-    pub async fn send_text(&self, text: impl TryInto<ByteString>) -> Result<SendOutcome, SendError> {
-        let Ok(text) = text.try_into() else { return Err(SendError::InvalidUtf8) };
-        self.send(Message::Text(text)).await
+    pub fn send_text(&self, text: impl TryInto<ByteString>) -> ClientSending<'_> {
+        ClientSending::new(&self.shared, text.try_into().ok().map(Message::Text))
+    }
+
+    /// Queues one message on the connection of the moment if there is room now, and does not wait; see
+    /// [`Session::try_send`].
+    ///
+    /// # Errors
+    /// [`SendError::Full`] where [`send`](Self::send) would wait: at the limit, behind others, for a connection.
+    /// [`SendError::Closed`] if there is no connection and messages may not wait for one, or if there will be none any more.
+    /// Others as [`send`](Self::send).
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {
+        let Some(queue) = &self.shared.queue else { return self.session().try_send(message) };
+        let Some(session) = queue.open_way() else { return Err(queue.end().unwrap_or(SendError::Full)) };
+        match session.try_send(message) {
+            // The next connection might take it.
+            Err(SendError::Closed(_)) => Err(queue.end().unwrap_or(SendError::Full)),
+            outcome => outcome,
+        }
     }
 
     /// Where the client is in its life. Between two connections it is connecting; closed, once it will not connect

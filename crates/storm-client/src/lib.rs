@@ -20,6 +20,7 @@ mod queue;
 mod reconnect;
 #[cfg(feature = "tls")]
 mod secure;
+mod sending;
 mod supervise;
 mod tcp;
 mod way;
@@ -29,6 +30,7 @@ mod ws;
 pub use handle::ClientHandle;
 pub use options::{ClientOptions, ConnectError};
 pub use reconnect::{Backoff, ReconnectOptions};
+pub use sending::ClientSending;
 #[cfg(feature = "ws")]
 pub use storm_ws_proto::handshake::{ClientRequest, RequestError, ResponseError};
 pub use tcp::TcpClient;

@@ -1,8 +1,8 @@
 //! Sends that wait for a connection, first come first served.
 //!
 //! ```text
-//!  send ── connected, nobody waits ──> Session::send
-//!   └── otherwise: room? ─> line ─> connected ──> Session::send ── lost meanwhile ─> back to the head of the line
+//!  send ── connected, nobody waits: open_way ──> the session
+//!   └── otherwise: wait ── room? ─> line ─> connected ──> the session ── lost meanwhile ─> back to the head of the line
 //! ```
 //!
 //! Each send keeps its own message and its place in line: what is dropped has not been sent, and what completes says what
@@ -12,6 +12,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use storm_core::{DisconnectReason, Events, HandlerOutcome, Message, SendError, SendOutcome, Session};
 use tokio::sync::watch;
+
+use crate::sending::Terms;
 
 /// Where sends go.
 #[derive(Debug, Clone)]
@@ -54,16 +56,27 @@ impl Queue {
         self.way.send_replace(Way::Over(reason));
     }
 
-    /// Sends over the connection of the moment or the next one.
-    pub(crate) async fn send(&self, message: Message) -> Result<SendOutcome, SendError> {
-        let way = if *self.waiting.lock() == 0 { self.way.borrow().clone() } else { Way::None };
-        if let Way::Through(session) = way {
-            match session.send(message.clone()).await {
-                // Not a byte of it has been sent: the next connection may have it.
-                Err(SendError::Closed(_)) => {}
-                outcome => return outcome,
-            }
+    /// The connection of the moment, if it may be sent over at once: nobody is in line.
+    pub(crate) fn open_way(&self) -> Option<Session> {
+        if *self.waiting.lock() > 0 {
+            return None;
         }
+        match &*self.way.borrow() {
+            Way::Through(session) => Some(session.clone()),
+            Way::None | Way::Over(_) => None,
+        }
+    }
+
+    /// The end, if there will be no connection any more.
+    pub(crate) fn end(&self) -> Option<SendError> {
+        match &*self.way.borrow() {
+            Way::Over(reason) => Some(SendError::Closed(*reason)),
+            Way::None | Way::Through(_) => None,
+        }
+    }
+
+    /// Sends over the next connection, or this one, once it is this message's turn.
+    pub(crate) async fn wait(&self, message: Message, terms: Terms) -> Result<SendOutcome, SendError> {
         let _place = self.line_up(message.len())?;
         let _turn = self.turn.lock().await;
         let mut way = self.way.subscribe();
@@ -75,7 +88,7 @@ impl Queue {
                 Way::None | Way::Over(None) => return Err(SendError::Closed(None)),
                 Way::Over(reason) => return Err(SendError::Closed(reason)),
             };
-            match session.send(message.clone()).await {
+            match terms.send(session.clone(), message.clone()).await {
                 Err(SendError::Closed(_)) => {}
                 outcome => return outcome,
             }

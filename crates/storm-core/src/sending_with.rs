@@ -2,6 +2,7 @@
 //!
 //! Apart from [`Session::send`], whose short way is not to know of this.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,7 +18,7 @@ use crate::{LatestKey, Message, SendError, SendOutcome, Session, SlowConsumerPol
 #[derive(Debug)]
 #[must_use = "a message is sent when its future is awaited"]
 pub struct SendingWith<'a> {
-    session: &'a Session,
+    session: Cow<'a, Session>,
     stage: Stage,
     message: Option<Message>,
     policy: Option<SlowConsumerPolicy>,
@@ -32,7 +33,26 @@ impl<'a> SendingWith<'a> {
         uncompressed: bool,
     ) -> Self {
         let terms = Terms { uncompressed, ..Terms::default() };
-        Self { session, stage, message, policy: None, terms }
+        Self { session: Cow::Borrowed(session), stage, message, policy: None, terms }
+    }
+
+    /// A send that has its session with it: for a task of its own, say.
+    ///
+    /// ```
+    /// use storm_core::{SendingWith, Session, SlowConsumerPolicy};
+    ///
+    /// fn remind(session: &Session) {
+    ///     tokio::spawn(SendingWith::over(session.clone(), "are you there?").policy(SlowConsumerPolicy::Wait));
+    /// }
+    /// ```
+    pub fn over(session: Session, message: impl Into<Message>) -> SendingWith<'static> {
+        SendingWith {
+            session: Cow::Owned(session),
+            stage: Stage::Fresh,
+            message: Some(message.into()),
+            policy: None,
+            terms: Terms::default(),
+        }
     }
 
     /// Sends it under `policy`, whatever the session's is.
@@ -75,12 +95,12 @@ impl Future for SendingWith<'_> {
         let this = &mut *self;
         let policy = this.policy.unwrap_or(this.session.server().options().slow_consumer_policy);
         this.terms.droppable = policy == SlowConsumerPolicy::DropOldest;
-        attempt::poll(this.session, &mut this.stage, &mut this.message, policy, &this.terms, cx)
+        attempt::poll(&this.session, &mut this.stage, &mut this.message, policy, &this.terms, cx)
     }
 }
 
 impl Drop for SendingWith<'_> {
     fn drop(&mut self) {
-        attempt::give_up_place(self.session, &mut self.stage);
+        attempt::give_up_place(&self.session, &mut self.stage);
     }
 }

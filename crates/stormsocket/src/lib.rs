@@ -17,7 +17,9 @@ pub use bytes::BytesMut;
 /// The type of texts: UTF-8 in [`Bytes`].
 pub use bytestring::ByteString;
 #[cfg(feature = "client")]
-pub use storm_client::{Backoff, ClientHandle, ClientOptions, ConnectError, ReconnectOptions, TcpClient};
+pub use storm_client::{
+    Backoff, ClientHandle, ClientOptions, ClientSending, ConnectError, ReconnectOptions, TcpClient,
+};
 #[cfg(all(feature = "client", feature = "ws"))]
 pub use storm_client::{ClientRequest, RequestError, ResponseError, WsClient};
 pub use storm_core::error::PanicMessage;

@@ -454,6 +454,15 @@ async fn a_session_found_by_its_id_has_the_websocket_verbs() {
     assert_eq!((found.id(), found.path()), (session.id(), session.path()));
     found.abort();
     observed.disconnected().await;
+
+    let uri = format!("ws://{}/chat", server.local_addr().unwrap());
+    let client = stormsocket::WsClient::new(uri).connect().await.unwrap();
+    let accepted = observed.connected().await;
+    let session = client.ws_session().expect("it is a websocket client");
+    assert_eq!((session.id(), session.path()), (client.session().id(), "/chat"));
+    soon(session.close_with(CloseCode::new(4001).unwrap(), "enough")).await;
+    observed.disconnected().await;
+    assert_eq!(accepted.close_frame().map(|frame| u16::from(frame.code)), Some(4001));
     stop(server).await;
 
     let tcp = stormsocket::TcpServer::bind("127.0.0.1:0")
@@ -468,6 +477,8 @@ async fn a_session_found_by_its_id_has_the_websocket_verbs() {
     let mut said = [0; 5];
     tokio::io::AsyncReadExt::read_exact(&mut peer, &mut said).await.unwrap();
     assert_eq!(&said, b"plain");
+    let client = stormsocket::TcpClient::new(tcp.local_addr().unwrap()).connect().await.unwrap();
+    assert!(client.ws_session().is_none());
     tcp.shutdown(std::time::Duration::from_secs(1)).await;
 }
 

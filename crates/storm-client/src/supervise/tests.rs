@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
 use storm_core::events::Chain;
 use storm_core::middleware::MiddlewareChain;
-use storm_core::{Events, HandlerOutcome, Message, Role, SendError, SendOutcome};
+use storm_core::{Events, HandlerOutcome, Message, Role, SendError, SendOutcome, SlowConsumerPolicy};
 use storm_framing::RawFramer;
 use storm_transport::stream::Foreign;
 use storm_transport::{Connection, Framed, FramedEncode};
@@ -411,6 +411,68 @@ async fn a_send_that_waits_for_room_when_the_connection_is_lost_goes_over_the_ne
     server.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"the onethe next one");
     server.write_all(b"x").await.unwrap();
+    client.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_keeps_its_terms_on_the_connection_of_the_moment_and_on_the_next_one() {
+    let options = ReconnectOptions::default().max_queued_bytes(8 << 20);
+    let (client, mut stage) = connected(options, []).await;
+    let server = stage.server().await;
+    // More than the pipe and the outbox take.
+    let much = || vec![1; 2 << 20];
+    assert_eq!(client.send(much()).await.unwrap(), SendOutcome::Sent);
+    let dropped = client.send("x").policy(SlowConsumerPolicy::Drop).await;
+    assert_eq!(dropped.unwrap(), SendOutcome::Dropped);
+    assert!(matches!(client.try_send("x"), Err(SendError::Full)));
+    assert!(matches!(client.send_text(&b"\xff"[..]).latest(1).await, Err(SendError::InvalidUtf8)));
+    drop(server);
+    while client.state() != ConnectionState::Connecting {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(client.try_send("x"), Err(SendError::Full)), "it would have to wait");
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(async move {
+            tokio::join!(
+                client.send("1").policy(SlowConsumerPolicy::DropOldest),
+                client.send(much()),
+                client.send("2").policy(SlowConsumerPolicy::Drop),
+                client.send("a").policy(SlowConsumerPolicy::DropOldest).latest("feed").uncompressed(),
+            )
+        })
+    };
+    let _server = stage.server().await;
+    let (first, second, third, last) = waiting.await.unwrap();
+    assert_eq!([first.unwrap(), second.unwrap()], [SendOutcome::Sent; 2]);
+    assert_eq!([third.unwrap(), last.unwrap()], [SendOutcome::Dropped; 2]);
+    client.abort();
+    client.closed().await;
+    assert!(matches!(client.try_send("x"), Err(SendError::Closed(Some(DisconnectReason::Aborted)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_feed_the_newest_message_is_sent_and_a_try_does_not_wait() {
+    let (client, mut stage) = connected(ReconnectOptions::default(), []).await;
+    let mut server = stage.server().await;
+    assert_eq!(client.try_send("tried").unwrap(), SendOutcome::Sent);
+    let mut read = [0; 5];
+    server.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"tried");
+    // More than the pipe takes, less than the outbox does.
+    client.send(vec![0; 64 * 1024]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for price in ["one", "two", "six"] {
+        client.send(price).latest("price").await.unwrap();
+    }
+    assert_eq!(client.metrics().messages_replaced, 2);
+    let mut read = vec![0; 64 * 1024 + 3];
+    server.read_exact(&mut read).await.unwrap();
+    assert!(read.ends_with(b"six"));
+    drop(server);
+    client.session().closed().await;
+    let lost = client.try_send("x");
+    assert!(matches!(lost, Err(SendError::Closed(Some(DisconnectReason::ClosedByServer)))), "{lost:?}");
     client.abort();
 }
 
