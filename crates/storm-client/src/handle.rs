@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use storm_core::{
-    ConnectionMetrics, ConnectionState, DisconnectReason, Hub, Message, SendError, SendOutcome, Session,
+    ConnectionMetrics, ConnectionState, DisconnectReason, Error, Hub, Message, SendError, SendOutcome,
+    Session,
 };
 use tokio::sync::watch;
 
@@ -106,6 +107,23 @@ impl ClientHandle {
     /// Why the latest connection ended, `None` while nothing has ended it.
     pub fn disconnect_reason(&self) -> Option<DisconnectReason> {
         self.session().disconnect_reason()
+    }
+
+    /// Why the latest attempt to replace the connection failed: a [`ConnectError`](crate::ConnectError), found with a downcast of
+    /// its [`cause`](Error::cause). `None` once an attempt has succeeded, and before one has failed. While the client goes on
+    /// trying, this says what it is up against; once it has given up, why.
+    ///
+    /// ```
+    /// use storm_client::{ClientHandle, ConnectError};
+    ///
+    /// fn is_too_slow(client: &ClientHandle) -> bool {
+    ///     let error = client.last_error();
+    ///     let error = error.as_ref().and_then(|error| error.cause().downcast_ref());
+    ///     matches!(error, Some(ConnectError::TimedOut(_)))
+    /// }
+    /// ```
+    pub fn last_error(&self) -> Option<Error> {
+        self.shared.failure()
     }
 
     /// Counters of the latest connection.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use storm_core::isolation::{catch_unwind_in, catch_unwind_of};
-use storm_core::{ConnectionState, DisconnectReason, Error, ErrorKind, Hub, Session};
+use storm_core::{
+    ConnectionState, DisconnectReason, Error, ErrorKind, HandlerOutcome, Hub, IntoHandlerOutcome, Session,
+};
 use tokio::sync::watch;
 
 use crate::queue::Queue;
@@ -38,7 +40,7 @@ pub(crate) trait Endpoint: Send + Sync + 'static {
 
 /// A closure for `on_reconnecting`. Boxed: it runs once an attempt.
 pub(crate) type OnReconnecting =
-    Box<dyn Fn(u32, Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+    Box<dyn Fn(u32, Duration) -> Pin<Box<dyn Future<Output = HandlerOutcome> + Send>> + Send + Sync>;
 
 /// A closure for `retry_if`.
 pub(crate) type RetryIf = Box<dyn Fn(&ConnectError) -> bool + Send + Sync>;
@@ -52,6 +54,21 @@ pub(crate) struct Hooks {
     pub(crate) on_reconnecting: Vec<OnReconnecting>,
     pub(crate) retry_if: Option<RetryIf>,
     pub(crate) reconnect_if: Option<ReconnectIf>,
+}
+
+impl Hooks {
+    /// Adds a closure for `on_reconnecting`.
+    pub(crate) fn on_reconnecting<Fut>(
+        &mut self,
+        handler: impl Fn(u32, Duration) -> Fut + Send + Sync + 'static,
+    ) where
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
+    {
+        self.on_reconnecting.push(Box::new(move |attempt, delay| {
+            let handling = handler(attempt, delay);
+            Box::pin(async move { handling.await.into_outcome() })
+        }));
+    }
 }
 
 /// What a client's task and handles share.
@@ -69,6 +86,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct Current {
     session: Option<Session>,
+    /// Why the latest attempt to have another one failed.
+    failure: Option<Error>,
     ended: bool,
 }
 
@@ -80,7 +99,7 @@ impl Shared {
             options,
             queue: queued.map(|bytes| Arc::new(Queue::new(bytes))),
             hooks,
-            current: Mutex::new(Current { session: None, ended: false }),
+            current: Mutex::new(Current { session: None, failure: None, ended: false }),
             disconnecting: watch::channel(false).0,
         }
     }
@@ -88,6 +107,23 @@ impl Shared {
     /// The latest session; between two connections the one that ended.
     pub(crate) fn session(&self) -> Option<Session> {
         self.current.lock().session.clone()
+    }
+
+    /// Why the latest attempt failed, if it did.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.current.lock().failure.clone()
+    }
+
+    fn failed(&self, error: ConnectError) -> Error {
+        let error = Error::new(ErrorKind::Connect, error);
+        self.current.lock().failure = Some(error.clone());
+        error
+    }
+
+    fn connected(&self, session: Session) {
+        let mut current = self.current.lock();
+        current.session = Some(session);
+        current.failure = None;
     }
 
     /// The state of the client, not of one connection: between two connections it is connecting.
@@ -146,7 +182,7 @@ async fn open<E: Endpoint>(endpoint: &E, shared: &Shared, attempt: u32) -> Resul
         .map_err(ConnectError::Panic)??;
     let session = E::session(&ready);
     // Published before the look: a disconnect sees this session, or is seen here.
-    shared.current.lock().session = Some(session.clone());
+    shared.connected(session.clone());
     if shared.is_disconnecting() {
         session.start_close(DisconnectReason::ClosedByClient);
     }
@@ -241,8 +277,10 @@ async fn replace<E: Endpoint>(endpoint: &E, delays: &mut Delays, shared: &Shared
         Retried::Failed(error) => {
             tracing::info!(target: "stormsocket::client", "gave up");
             // Why nothing follows is news, even where the error itself would not be.
-            if !error.is_expected() || !shared.is_worth_it(&error) {
-                report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await;
+            let is_news = !error.is_expected() || !shared.is_worth_it(&error);
+            let error = shared.failed(error);
+            if is_news {
+                report(endpoint, shared, error).await;
             }
             None
         }
@@ -276,20 +314,28 @@ async fn retry<E: Endpoint>(
         }
         attempt = attempt.saturating_add(1);
         let delay = delays.next(attempt, failed.as_ref().and_then(ConnectError::retry_after));
-        match failed.take() {
-            Some(error) if error.is_expected() => {
-                tracing::debug!(target: "stormsocket::client", %error, "an attempt failed");
+        if let Some(error) = failed.take() {
+            let is_expected = error.is_expected();
+            let error = shared.failed(error);
+            if is_expected {
+                tracing::debug!(target: "stormsocket::client", error = %error.cause(), "an attempt failed");
+            } else {
+                report(endpoint, shared, error).await;
             }
-            Some(error) => report(endpoint, shared, Error::new(ErrorKind::Connect, error)).await,
-            None => {}
         }
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(target: "stormsocket::client", attempt, delay_ms, "reconnecting");
         let opening = async {
             tokio::time::sleep(delay).await;
             for handler in &shared.hooks.on_reconnecting {
-                if let Err(panic) = catch_unwind_of(async { handler(attempt, delay).await }).await {
-                    report(endpoint, shared, Error::new(ErrorKind::Panic, panic)).await;
+                match catch_unwind_of(async { handler(attempt, delay).await }).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(failures)) => {
+                        for error in failures.into_errors() {
+                            report(endpoint, shared, Error::new(ErrorKind::Handler, error)).await;
+                        }
+                    }
+                    Err(panic) => report(endpoint, shared, Error::new(ErrorKind::Panic, panic)).await,
                 }
             }
             open(endpoint, shared, attempt).await

@@ -8,7 +8,7 @@ use storm_core::driver::Driver;
 use storm_core::events::{Chain, NoEvents, TcpHandler};
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
-use storm_core::{DisconnectReason, Error, Events, Hub, Role, Session};
+use storm_core::{DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Role, Session};
 use storm_framing::{MessageFramer, RawFramer};
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -137,13 +137,14 @@ impl<E, F> TcpClient<E, F> {
     }
 
     /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
-    /// after each loss) and the delay.
+    /// after each loss) and the delay. Its error reaches `on_error`, and the attempt is made all the same;
+    /// [`ClientHandle::last_error`] says why the one before failed.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
     where
         H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
     {
-        self.hooks.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self.hooks.on_reconnecting(handler);
         self
     }
 }

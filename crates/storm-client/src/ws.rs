@@ -9,7 +9,8 @@ use storm_core::events::{Chain, NoEvents};
 use storm_core::middleware::{Middleware, MiddlewareChain};
 use storm_core::trace::traced;
 use storm_core::{
-    BoxError, ConfigError, DisconnectReason, Error, Events, Hub, Message, MessageRef, Role, Session,
+    BoxError, ConfigError, DisconnectReason, Error, Events, Hub, IntoHandlerOutcome, Message, MessageRef,
+    Role, Session,
 };
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
@@ -247,13 +248,14 @@ impl<E> WsClient<E> {
     }
 
     /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
-    /// after each loss) and the delay.
+    /// after each loss) and the delay. Its error reaches `on_error`, and the attempt is made all the same;
+    /// [`ClientHandle::last_error`] says why the one before failed.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
     where
         H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        Fut: Future<Output: IntoHandlerOutcome> + Send + 'static,
     {
-        self.hooks.on_reconnecting.push(Box::new(move |attempt, delay| Box::pin(handler(attempt, delay))));
+        self.hooks.on_reconnecting(handler);
         self
     }
 

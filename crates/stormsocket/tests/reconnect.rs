@@ -273,7 +273,7 @@ async fn a_panic_of_on_reconnecting_is_reported_and_stops_neither_the_other_hand
         .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
         .handler(recorder)
         .on_reconnecting(|_, _| -> std::future::Ready<()> { panic!("before there is a future") })
-        .on_reconnecting(|_, _| async { panic!("in the future") })
+        .on_reconnecting(|attempt, _| async move { assert_eq!(attempt, 0, "in the future") })
         .on_reconnecting(move |attempt, _| {
             let _ = attempts.send(attempt);
             async {}
@@ -297,6 +297,26 @@ async fn a_panic_of_on_reconnecting_is_reported_and_stops_neither_the_other_hand
     }
     assert_eq!(client.hub().metrics().error_count, 4);
     drop(stream);
+    soon(client.disconnect()).await;
+}
+
+#[tokio::test]
+async fn an_error_of_on_reconnecting_is_reported_and_the_attempt_is_made() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (recorder, mut log) = recorder();
+    let client = TcpClient::new(listener.local_addr().unwrap())
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+        .handler(recorder)
+        .on_reconnecting(|_, _| async { Err::<(), _>("no token") })
+        .connect()
+        .await
+        .unwrap();
+    drop(accept(&listener).await);
+    log.connected().await;
+    assert_eq!(log.disconnected().await, DisconnectReason::ClosedByServer);
+    assert_eq!(log.next().await, Event::Error(None, ErrorKind::Handler));
+    let _again = accept(&listener).await;
+    log.connected().await;
     soon(client.disconnect()).await;
 }
 

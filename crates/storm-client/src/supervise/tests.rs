@@ -103,10 +103,10 @@ fn prepare(
     let hub = Hub::new(options.session.clone(), MiddlewareChain::default()).expect("valid");
     let (tell, told) = mpsc::unbounded_channel();
     let mut hooks = Hooks::default();
-    hooks.on_reconnecting.push(Box::new(move |attempt, delay| {
+    hooks.on_reconnecting(move |attempt, delay| {
         let _ = tell.send((attempt, delay));
-        Box::pin(std::future::ready(()))
-    }));
+        std::future::ready(())
+    });
     hooks.retry_if = retry_if.map(|retry_if| Box::new(retry_if) as Box<_>);
     let shared = Arc::new(Shared::new(hub, options, hooks));
     let (opened_at, opened) = mpsc::unbounded_channel();
@@ -254,6 +254,36 @@ async fn users_decide_what_is_worth_another_attempt() {
     let (script, shared, _stage) =
         prepare(options(), [refused(), answered(401, &[])], Some(|_| panic!("no idea")), None);
     assert!(matches!(launch(script, shared).await, Err(ConnectError::Refused { .. })));
+}
+
+/// What a client is up against, by its words.
+fn trouble(client: &ClientHandle) -> Option<String> {
+    let error = client.last_error()?;
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    error.cause().downcast_ref::<ConnectError>().map(ToString::to_string)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_the_last_attempt_is_known_until_one_succeeds_and_after_the_last_one_of_all() {
+    let timed_out = || ConnectError::TimedOut(seconds(1));
+    let (client, mut stage) =
+        connected(ReconnectOptions::default().max_attempts(3), [refused(), timed_out()]).await;
+    drop(stage.server().await);
+    assert_eq!(trouble(&client), None, "none has failed");
+    for failure in [refused(), timed_out()] {
+        // It has failed by the time this test runs again.
+        stage.told.recv().await.expect("told of the attempt");
+        assert_eq!(trouble(&client), Some(failure.to_string()));
+    }
+    let _server = stage.server().await;
+    assert_eq!(trouble(&client), None, "that is over");
+    client.abort();
+    client.closed().await;
+
+    let (client, mut stage) = connected(ReconnectOptions::default().max_attempts(1), [refused()]).await;
+    drop(stage.server().await);
+    client.closed().await;
+    assert_eq!(trouble(&client), Some(refused().to_string()));
 }
 
 #[tokio::test(start_paused = true)]
