@@ -106,17 +106,25 @@ impl Groups {
     }
 
     /// Sends `message` to the members of `group`; an unknown group has none. See [`Broadcast`].
-    pub fn broadcast(&self, group: impl Into<Arc<str>>, message: impl Into<Message>) -> Broadcast<'_> {
-        Broadcast::new(Audience::Group(self, group.into()), message.into())
+    pub fn broadcast(&self, group: impl AsRef<str>, message: impl Into<Message>) -> Broadcast<'_> {
+        Broadcast::new(Audience::Group(self, self.name_of(group.as_ref())), message.into())
     }
 
     /// Sends `text` to the members of `group`; see [`Broadcast`].
     pub fn broadcast_text(
         &self,
-        group: impl Into<Arc<str>>,
+        group: impl AsRef<str>,
         text: impl Into<bytestring::ByteString>,
     ) -> Broadcast<'_> {
         self.broadcast(group, Message::Text(text.into()))
+    }
+
+    /// The name to keep: shared if the group exists, so that a broadcast does not copy it.
+    fn name_of(&self, group: &str) -> Arc<str> {
+        match self.by_name.read().get_key_value(group) {
+            Some((name, _)) => name.clone(),
+            None => group.into(),
+        }
     }
 
     /// Whose the members of `group` are, if there are any.

@@ -35,6 +35,20 @@ async fn groups_follow_their_members() {
     // It may come back.
     first.join("a");
     assert_eq!(groups.members("a").len(), 2);
+    let name = String::from("a");
+    for broadcast in [
+        groups.broadcast(&name, "x"),
+        groups.broadcast(groups.names()[0].clone(), "x"),
+        groups.broadcast_text(name.as_str(), "x"),
+        groups.broadcast_text(name, "x"),
+    ] {
+        assert_eq!(broadcast.await.sent, 2);
+    }
+    // Whoever has joined by the time it is sent is a member.
+    let broadcast = groups.broadcast("d", "x");
+    first.join("d");
+    assert_eq!(broadcast.await.sent, 1);
+    first.leave("d");
     drop(first_peer);
     log.disconnected().await;
     until(|| server.sessions().len() == 1).await;

@@ -29,6 +29,9 @@ const UNLOCKED_FROM: usize = 16 * 1024;
 /// member and waits for none, so a stalled member delays no other. The future is ready when each member has the message
 /// queued, has had it dropped, or is gone; under [`SlowConsumerPolicy::Wait`] it therefore waits for those that are full.
 ///
+/// A text is made from a string. Bytes that are to be one become a [`ByteString`](bytestring::ByteString) beforehand, with
+/// `try_from`: what is not UTF-8 is an error of the caller's, and none that a report could tell.
+///
 /// # Cancel safety
 /// Dropping the future takes the message back from the members it still waits for, and from no other.
 #[derive(Debug)]
