@@ -33,7 +33,7 @@ pub use storm_core::error::PanicMessage;
 /// struct Prints;
 ///
 /// impl TcpHandler for Prints {
-///     async fn on_data(&self, _: Session, data: Bytes) -> Result<(), stormsocket::BoxError> {
+///     async fn on_data(&self, _: &Session, data: Bytes) -> Result<(), stormsocket::BoxError> {
 ///         println!("{data:?}");
 ///         Ok(())
 ///     }
