@@ -6,6 +6,7 @@ use memchr::memmem;
 use crate::{DEFAULT_MAX_MESSAGE, FramingError, Located, MessageFramer, Wire};
 
 /// Messages that end with a delimiter, `\n` unless told otherwise. The delimiter is not part of the message.
+/// [`lines`](Self::lines) takes `\r\n` as well.
 ///
 /// More than the maximum (default 16 MiB) without a delimiter is refused as soon as it is there. Sending a message that
 /// contains the delimiter is refused: the peer would see two. What follows the last delimiter when the peer ends its
@@ -14,6 +15,8 @@ use crate::{DEFAULT_MAX_MESSAGE, FramingError, Located, MessageFramer, Wire};
 pub struct DelimiterFramer {
     delimiter: Bytes,
     max_message: usize,
+    /// A carriage return before the delimiter belongs to it.
+    lines: bool,
     /// Bytes at the front of the buffer that are known to begin no delimiter: each byte is looked at once.
     searched: usize,
 }
@@ -32,7 +35,23 @@ impl DelimiterFramer {
     pub fn new(delimiter: impl Into<Bytes>) -> Self {
         let delimiter = delimiter.into();
         assert!(!delimiter.is_empty(), "a delimiter has at least one byte");
-        Self { delimiter, max_message: DEFAULT_MAX_MESSAGE, searched: 0 }
+        Self { delimiter, max_message: DEFAULT_MAX_MESSAGE, lines: false, searched: 0 }
+    }
+
+    /// A framer for lines that end in `\n` or `\r\n`, as terminals and other systems have it. Lines are sent with `\n`; one
+    /// that ends with `\r` itself is refused, since the peer could not tell.
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use storm_framing::{DelimiterFramer, MessageFramer};
+    ///
+    /// let mut framer = DelimiterFramer::lines();
+    /// let mut received = BytesMut::from("one\r\ntwo\n");
+    /// assert_eq!(framer.decode(&mut received).unwrap().unwrap(), "one");
+    /// assert_eq!(framer.decode(&mut received).unwrap().unwrap(), "two");
+    /// ```
+    pub fn lines() -> Self {
+        Self { lines: true, ..Self::default() }
     }
 
     /// Sets the most bytes a message may have, the delimiter not counted, in either direction.
@@ -48,6 +67,26 @@ impl DelimiterFramer {
         }
     }
 
+    /// How long the message is whose delimiter, or what may become it, begins behind `before`.
+    #[inline]
+    fn message_len(&self, before: &[u8]) -> usize {
+        before.len() - usize::from(self.lines && before.ends_with(b"\r"))
+    }
+
+    /// Whether the peer would get `message` back as it is.
+    #[inline]
+    fn check_sent(&self, message: &[u8]) -> Result<(), FramingError> {
+        self.check(message.len())?;
+        if let Some(at) = self.find(message) {
+            return Err(FramingError::ContainsDelimiter { at });
+        }
+        match self.message_len(message) {
+            at if at < message.len() => Err(FramingError::ContainsDelimiter { at }),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
     fn check(&self, len: usize) -> Result<(), FramingError> {
         if len > self.max_message {
             return Err(FramingError::TooBig { len: len as u64, limit: self.max_message as u64 });
@@ -61,13 +100,14 @@ impl MessageFramer for DelimiterFramer {
         let Some(found) = self.find(&buffer[self.searched..]) else {
             // The delimiter's first bytes may be there already.
             self.searched = buffer.len().saturating_sub(self.delimiter.len() - 1);
-            self.check(self.searched)?;
+            self.check(self.message_len(&buffer[..self.searched]))?;
             return Ok(None);
         };
-        let len = self.searched + found;
+        let end = self.searched + found;
         self.searched = 0;
+        let len = self.message_len(&buffer[..end]);
         self.check(len)?;
-        let mut message = buffer.split_to(len + self.delimiter.len());
+        let mut message = buffer.split_to(end + self.delimiter.len());
         message.truncate(len);
         Ok(Some(message.freeze()))
     }
@@ -75,17 +115,15 @@ impl MessageFramer for DelimiterFramer {
     #[inline]
     fn locate(&mut self, buffer: &[u8]) -> Option<Located> {
         let end = self.searched + self.find(&buffer[self.searched..])?;
-        self.check(end).ok()?;
+        let len = self.message_len(&buffer[..end]);
+        self.check(len).ok()?;
         self.searched = 0;
-        Some(Located { payload: 0..end, len: end + self.delimiter.len() })
+        Some(Located { payload: 0..len, len: end + self.delimiter.len() })
     }
 
     #[inline]
     fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
-        self.check(message.len())?;
-        if let Some(at) = self.find(&message) {
-            return Err(FramingError::ContainsDelimiter { at });
-        }
+        self.check_sent(&message)?;
         wire.put_bytes(message);
         wire.put_slice(&self.delimiter);
         Ok(())
@@ -93,10 +131,7 @@ impl MessageFramer for DelimiterFramer {
 
     #[inline]
     fn encode_slice(&mut self, message: &[u8], wire: &mut dyn Wire) -> Result<(), FramingError> {
-        self.check(message.len())?;
-        if let Some(at) = self.find(message) {
-            return Err(FramingError::ContainsDelimiter { at });
-        }
+        self.check_sent(message)?;
         wire.put_slice(message);
         wire.put_slice(&self.delimiter);
         Ok(())
@@ -131,6 +166,48 @@ mod tests {
             let messages = all(&mut framer, &[&stream[..split], &stream[split..]]);
             assert_eq!(messages, ["one", "", "\r", "-two"], "split at {split}");
         }
+    }
+
+    #[test]
+    fn lines_end_as_either_system_ends_them_at_any_split_and_in_place() {
+        let stream = b"one\r\ntwo\n\r\n\nth\rree\r\r\nrest\r";
+        for split in 0..=stream.len() {
+            let mut framer = DelimiterFramer::lines().max_message(7);
+            let messages = all(&mut framer, &[&stream[..split], &stream[split..]]);
+            assert_eq!(messages, ["one", "two", "", "", "th\rree\r"], "split at {split}");
+        }
+        let located = DelimiterFramer::lines().locate(b"one\r\ntwo");
+        assert_eq!(located, Some(Located { payload: 0..3, len: 5 }));
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_not_counted() {
+        let mut framer = DelimiterFramer::lines().max_message(3);
+        assert_eq!(all(&mut framer, &[b"abc\r", b"\nabc\r\n"]), ["abc", "abc"]);
+        for longer in [&b"abcd"[..], b"abc\rd", b"abcd\r\n", b"abc\r\r"] {
+            let refused = framer.clone().decode(&mut BytesMut::from(longer));
+            assert!(matches!(refused, Err(FramingError::TooBig { limit: 3, .. })), "{longer:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_sent_if_it_comes_back_as_it_is() {
+        let mut framer = DelimiterFramer::lines();
+        let mut wire = BytesMut::new();
+        for (line, at) in [("a\r", 1), ("a\nb", 1), ("\r\n", 1)] {
+            let whole = framer.encode(line.into(), &mut wire);
+            let slice = framer.encode_slice(line.as_bytes(), &mut wire);
+            for refused in [whole, slice] {
+                assert!(
+                    matches!(refused, Err(FramingError::ContainsDelimiter { at: found }) if found == at),
+                    "{line:?}: {refused:?}"
+                );
+            }
+        }
+        framer.encode_slice(b"a\rb", &mut wire).expect("it ends with another byte");
+        assert_eq!(&wire[..], b"a\rb\n");
+        // Elsewhere it is a byte like any other.
+        DelimiterFramer::default().encode_slice(b"a\r", &mut wire).expect("not its delimiter");
     }
 
     #[test]
