@@ -66,6 +66,7 @@ impl ClientHandle {
     /// # Errors
     /// [`SendError::Closed`] at once if there is no connection at the moment, or when there will be none any more if
     /// messages may wait; [`SendError::Full`] if too many do; others as [`Session::send`].
+    #[doc(alias("write", "emit"))]
     pub fn send(&self, message: impl Into<Message>) -> ClientSending<'_> {
         ClientSending::new(&self.shared, Some(message.into()))
     }
@@ -147,6 +148,7 @@ impl ClientHandle {
     ///
     /// # Cancel safety
     /// The end begins with the first poll and goes on if the future is dropped.
+    #[doc(alias("close"))]
     pub async fn disconnect(&self) {
         self.shared.disconnecting.send_replace(true);
         self.session().start_close(DisconnectReason::ClosedByClient);

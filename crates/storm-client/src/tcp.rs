@@ -106,6 +106,7 @@ impl<E, F> TcpClient<E, F> {
     storm_core::event_setters!(TcpClient<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought. Data that is kept keeps the read
         /// buffer it was cut from, 65 to 520 KiB: copy what is small and stays (`Bytes::copy_from_slice`).
+        #[doc(alias = "on_message")]
     );
 
     /// Decides which errors of an attempt are worth another one, instead of [`ConnectError::is_retryable`] or of what was said

@@ -14,6 +14,7 @@ use crate::{Hub, Message, Session, SessionId};
 type Members = HashMap<SessionId, Session>;
 
 /// The groups of one server or client, for its own sessions. Usable from any task.
+#[doc(alias("rooms", "topics", "channels", "publish", "subscribe"))]
 #[derive(Debug)]
 pub struct Groups {
     /// Invariant: no group is empty, and a session's own list names exactly the groups it is in.
@@ -27,6 +28,7 @@ impl Groups {
 
     /// Adds `session` to `group`; returns whether it was added. A member stays one; a session that has ended is
     /// not added, nor is one of another server or client.
+    #[doc(alias("subscribe"))]
     pub fn add(&self, group: impl AsRef<str>, session: &Session) -> bool {
         if !self.are_of(session) {
             return false;
@@ -46,6 +48,7 @@ impl Groups {
     }
 
     /// Removes `session` from `group`; returns whether it was in it.
+    #[doc(alias("unsubscribe"))]
     pub fn remove(&self, group: impl AsRef<str>, session: &Session) -> bool {
         if !self.are_of(session) {
             return false;
@@ -106,6 +109,7 @@ impl Groups {
     }
 
     /// Sends `message` to the members of `group`; an unknown group has none. See [`Broadcast`].
+    #[doc(alias("publish"))]
     pub fn broadcast(&self, group: impl AsRef<str>, message: impl Into<Message>) -> Broadcast<'_> {
         Broadcast::new(Audience::Group(self, self.name_of(group.as_ref())), message.into())
     }

@@ -61,11 +61,13 @@ impl Hub {
     }
 
     /// The live sessions.
+    #[doc(alias("connections", "clients"))]
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }
 
     /// The groups.
+    #[doc(alias("rooms", "topics", "channels"))]
     pub fn groups(&self) -> &Groups {
         &self.groups
     }

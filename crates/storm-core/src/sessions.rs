@@ -9,6 +9,7 @@ use crate::broadcast::{Audience, Broadcast};
 use crate::{Hub, Message, Session, SessionId};
 
 /// The live sessions of one server or client. Usable from any task.
+#[doc(alias("connections", "clients"))]
 #[derive(Debug)]
 pub struct Sessions {
     by_id: RwLock<HashMap<SessionId, Session>>,

@@ -84,11 +84,13 @@ impl ServerHandle {
     }
 
     /// The live sessions.
+    #[doc(alias("connections", "clients"))]
     pub fn sessions(&self) -> &Sessions {
         self.shared.hub.sessions()
     }
 
     /// The groups.
+    #[doc(alias("rooms", "topics", "channels"))]
     pub fn groups(&self) -> &Groups {
         self.shared.hub.groups()
     }

@@ -113,6 +113,7 @@ impl<E, F> TcpServer<E, F> {
     storm_core::event_setters!(TcpServer<[F]>, Session, on_data(Bytes), on_data_ref(&[u8], OnDataRef), TcpHandler,
         /// Runs for each message: one frame, or with the raw framer what one read brought. Data that is kept keeps the read
         /// buffer it was cut from, 65 to 520 KiB: copy what is small and stays (`Bytes::copy_from_slice`).
+        #[doc(alias = "on_message")]
     );
 }
 

@@ -221,6 +221,7 @@ impl<E> WsServer<E> {
     storm_core::event_setters!(WsServer<[]>, WsSession, on_message(Message), on_message_ref(MessageRef<'_>, OnMessageRef), WsHandler,
         /// Runs for each message, text or binary. One that is kept keeps the read buffer it was cut from, 65 to 520 KiB: copy
         /// what is small and stays.
+        #[doc(alias = "on_data")]
     );
 }
 

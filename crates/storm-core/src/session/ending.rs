@@ -20,6 +20,7 @@ impl Session {
     ///
     /// # Cancel safety
     /// The close begins with the first poll and goes on if the future is dropped.
+    #[doc(alias("disconnect"))]
     pub async fn close(&self) {
         self.start_close(self.0.role.closed_by_us());
         self.closed().await;

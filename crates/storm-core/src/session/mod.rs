@@ -219,6 +219,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SendError::Closed`] if the session is closing or closed; others if the message cannot be encoded.
+    #[doc(alias("write", "emit"))]
     #[inline]
     pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
         Sending::new(self, message.into())
@@ -363,11 +364,13 @@ impl Session {
     }
 
     /// Joins a group, which comes to be if it does not exist. Once the session has ended this does nothing.
+    #[doc(alias("subscribe", "room"))]
     pub fn join(&self, group: impl AsRef<str>) {
         self.0.hub.groups().add(group, self);
     }
 
     /// Leaves a group, which vanishes if this was its last member.
+    #[doc(alias("unsubscribe"))]
     pub fn leave(&self, group: impl AsRef<str>) {
         self.0.hub.groups().remove(group, self);
     }
