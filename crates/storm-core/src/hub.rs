@@ -128,11 +128,12 @@ impl Hub {
     #[doc(hidden)]
     pub fn close_within(&self) -> Duration {
         let drain = Duration::from_millis(self.drain.load(Ordering::Acquire));
-        self.grace().max(drain.min(LONGEST_CLOSE))
+        self.handler_grace().max(drain.min(LONGEST_CLOSE))
     }
 
     /// How long handlers that outlive their connection may take: the close deadline.
-    pub fn grace(&self) -> Duration {
+    #[doc(hidden)]
+    pub fn handler_grace(&self) -> Duration {
         self.options.close_deadline.min(LONGEST_CLOSE)
     }
 

@@ -95,8 +95,9 @@ impl Items<'_> {
         replaced.downcast::<T>().ok().map(Arc::unwrap_or_clone)
     }
 
-    /// Changes the value, which begins as the type's default if there is none, and returns a copy of what it is then. Nothing
-    /// another task changes meanwhile is lost: `change` runs again, on that value.
+    /// Changes the value in one step and returns a copy of what it is then. It begins as the type's default if there is none, or
+    /// one of another type, which is replaced. Nothing another task changes meanwhile is lost: `change` runs again, on that
+    /// value, so it should do nothing else. If it panics, nothing has changed.
     ///
     /// ```
     /// use storm_core::{Session, SessionKey};

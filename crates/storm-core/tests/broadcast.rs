@@ -110,3 +110,21 @@ fn a_broadcast_that_waits_goes_on_with_whoever_has_room_in_any_order() {
         }
     }
 }
+
+#[test]
+fn a_broadcast_that_is_given_up_after_a_call_leaves_nothing_behind() {
+    let hub = Hub::new(SessionOptions::default().max_pending_send_bytes(1000), MiddlewareChain::default());
+    let hub = hub.expect("valid");
+    let mut member = Driver::register(&hub, Role::Server, None, Plain(usize::MAX));
+    member.session().try_send(vec![0; 1000]).expect("room");
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let before = Arc::strong_count(&wakes);
+    {
+        let mut sending = pin!(hub.sessions().broadcast("to all").into_future());
+        assert!(sending.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(drain(&mut member), 1000);
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "it has been called");
+    }
+    assert_eq!(Arc::strong_count(&wakes), before);
+}

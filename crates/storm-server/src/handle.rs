@@ -281,7 +281,7 @@ impl ServerHandle {
             {
                 session.abort_for(DisconnectReason::GoingAway);
             }
-            let grace = self.shared.hub.grace() + Duration::from_millis(100);
+            let grace = self.shared.hub.handler_grace() + Duration::from_millis(100);
             // Those that do not make it are counted below.
             let _ = tokio::time::timeout(grace, self.stopped()).await;
         }

@@ -4,8 +4,8 @@
 //! Out:  their numbers, each once; one wake-up of the broadcast's task.
 //! Not here: whether there really is room.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use parking_lot::Mutex;
@@ -29,13 +29,14 @@ struct Shared {
 struct Call {
     member: usize,
     is_listed: AtomicBool,
-    to: Arc<Mutex<Shared>>,
+    /// Nobody is called any more once the broadcast is over.
+    to: Weak<Mutex<Shared>>,
 }
 
 impl Calls {
     /// What `member` is woken by.
     pub(super) fn waker(&self, member: usize) -> Waker {
-        let to = self.shared.clone();
+        let to = Arc::downgrade(&self.shared);
         Waker::from(Arc::new(Call { member, is_listed: AtomicBool::new(false), to }))
     }
 
@@ -50,8 +51,9 @@ impl Calls {
         drop(shared);
         drop(before);
         let number = |call: Arc<Call>| {
-            // Before it is tried: whoever has room from now on calls again.
-            call.is_listed.store(false, Ordering::Release);
+            // Before it is tried: whoever has room from now on calls again. A swap, so that what was seen of a call that found
+            // itself listed is seen here, too.
+            call.is_listed.swap(false, Ordering::AcqRel);
             call.member
         };
         called.into_iter().map(number).collect()
@@ -63,7 +65,7 @@ impl Wake for Call {
         if self.is_listed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let to = self.to.clone();
+        let Some(to) = self.to.upgrade() else { return };
         let mut shared = to.lock();
         shared.called.push(self);
         let task = shared.task.clone();

@@ -20,7 +20,7 @@ use crate::{
     Groups, Hub, LatestKey, Message, SendError, SendOutcome, Session, SessionId, Sessions, SlowConsumerPolicy,
 };
 
-/// A message of this many bytes is encoded, and compressed, while sessions come and go: in microseconds below, above not.
+/// A message of this many bytes is encoded, and compressed, while sessions come and go. A shorter one has them wait.
 const UNLOCKED_FROM: usize = 16 * 1024;
 
 /// A broadcast that has not begun: `await` it to send.
@@ -28,6 +28,8 @@ const UNLOCKED_FROM: usize = 16 * 1024;
 /// The members' [policy](SlowConsumerPolicy) applies, unless [another](Self::policy) is given. The first poll tries every
 /// member and waits for none, so a stalled member delays no other. The future is ready when each member has the message
 /// queued, has had it dropped, or is gone; under [`SlowConsumerPolicy::Wait`] it therefore waits for those that are full.
+/// Members are those of the moment of the first poll; one that leaves a group in that moment may still get a message of 16 KiB
+/// or more.
 ///
 /// A text is made from a string. Bytes that are to be one become a [`ByteString`](bytestring::ByteString) beforehand, with
 /// `try_from`: what is not UTF-8 is an error of the caller's, and none that a report could tell.
@@ -132,14 +134,19 @@ impl<'a> Broadcast<'a> {
         self
     }
 
+    /// Visits those it is for, under the lock of all sessions or groups.
+    fn visit(&self, mut visit: impl FnMut(SessionId, &Session)) {
+        self.audience.visit(|id, session| {
+            if !self.except.contains(&id) {
+                visit(id, session);
+            }
+        });
+    }
+
     /// Those it is for at the moment.
     fn members(&self) -> Vec<Session> {
         let mut members = Vec::new();
-        self.audience.visit(|id, session| {
-            if !self.except.contains(&id) {
-                members.push(session.clone());
-            }
-        });
+        self.visit(|_, session| members.push(session.clone()));
         members
     }
 
@@ -164,6 +171,7 @@ impl<'a> IntoFuture for Broadcast<'a> {
             report: BroadcastReport::default(),
             full: Vec::new(),
             waiting: 0,
+            hub: None,
             calls: None,
             stage: Stage::First,
         }
@@ -181,6 +189,8 @@ pub struct Broadcasting<'a> {
     full: Vec<Option<FullMember>>,
     /// How many of them are left.
     waiting: usize,
+    /// Whose they are.
+    hub: Option<Arc<Hub>>,
     /// There is none until someone is waited for.
     calls: Option<Calls>,
     stage: Stage,
@@ -214,6 +224,8 @@ impl Broadcasting<'_> {
             Some(chain) => self.try_with_middleware(&hub, chain),
         }
         hub.enforce_budget();
+        self.waiting = self.full.len();
+        self.hub = Some(hub);
     }
 
     fn try_at_once(&mut self, hub: &Hub) {
@@ -224,9 +236,6 @@ impl Broadcasting<'_> {
         let deliver = deliveries.lanes.are_open();
         let mut displaced = Vec::new();
         let mut attempt = |id: SessionId, session: &Session| {
-            if broadcast.except.contains(&id) {
-                return;
-            }
             let mut outbox =
                 if in_batch == Some(id) { session.outbox() } else { session.outbox_from_outside() };
             let payload = Payload::Shared(&broadcast.message, frames);
@@ -241,10 +250,9 @@ impl Broadcasting<'_> {
             }
         };
         if broadcast.message.len() < UNLOCKED_FROM {
-            broadcast.audience.visit(attempt);
+            broadcast.visit(attempt);
         } else {
-            let members = broadcast.members();
-            members.iter().for_each(|session| attempt(session.id(), session));
+            broadcast.members().iter().for_each(|session| attempt(session.id(), session));
         }
         deliveries.list();
     }
@@ -275,14 +283,11 @@ impl Broadcasting<'_> {
 
     /// Tries those without room again: all of them, until those that are left are in line and call.
     fn try_full(&mut self, called: Vec<usize>) {
-        let Some(hub) = self.full.iter().flatten().next().map(|member| member.session.server().clone())
-        else {
-            return;
-        };
-        let (policy, terms) = (self.broadcast.policy_in(&hub), self.broadcast.terms_in(&hub));
-        let mut displaced = Vec::new();
         let everyone = self.stage != Stage::InLine;
         let numbers = if everyone { (0..self.full.len()).collect() } else { called };
+        let Some(hub) = self.hub.clone().filter(|_| !numbers.is_empty()) else { return };
+        let (policy, terms) = (self.broadcast.policy_in(&hub), self.broadcast.terms_in(&hub));
+        let mut displaced = Vec::new();
         for number in numbers {
             if !self.try_member(number, policy, &terms, &mut displaced) {
                 self.full[number] = None;
@@ -383,7 +388,6 @@ impl Future for Broadcasting<'_> {
         let first = this.stage == Stage::First;
         if first {
             this.try_everyone();
-            this.waiting = this.full.len();
         }
         if this.waiting > 0 {
             let called = this.calls.get_or_insert_default().take(cx.waker());

@@ -501,10 +501,11 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.waiters.get_or_insert_default().wait_for_close(ticket, waker)
     }
 
-    /// Gives up that place. The waker is to be dropped without the lock.
-    #[must_use]
-    pub(crate) fn leave_close(&mut self, ticket: Ticket) -> Option<Waker> {
-        self.waiters.as_mut()?.leave_close(ticket)
+    /// Gives up that place.
+    pub(crate) fn leave_close(&mut self, ticket: Ticket) {
+        if let Some(waiters) = &mut self.waiters {
+            waiters.leave_close(ticket);
+        }
     }
 
     /// Queues `control`, if there is room. One that `may_pass` does so once until senders may go on: those behind it would

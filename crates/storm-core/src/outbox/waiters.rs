@@ -1,5 +1,6 @@
 //! Tasks that wait on one outbox: senders for room, closers for the end.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
@@ -60,12 +61,17 @@ impl Waiters {
 
     pub(super) fn wait_for_close(&mut self, ticket: Option<Ticket>, waker: &Waker) -> Ticket {
         let ticket = ticket.unwrap_or_else(|| self.ticket());
-        self.closers.entry(ticket).or_insert_with(|| waker.clone()).clone_from(waker);
+        match self.closers.entry(ticket) {
+            Entry::Occupied(mut stored) => stored.get_mut().clone_from(waker),
+            Entry::Vacant(place) => {
+                place.insert(waker.clone());
+            }
+        }
         ticket
     }
 
-    pub(super) fn leave_close(&mut self, ticket: Ticket) -> Option<Waker> {
-        self.closers.remove(&ticket)
+    pub(super) fn leave_close(&mut self, ticket: Ticket) {
+        self.closers.remove(&ticket);
     }
 
     /// Senders keep their place: they look at the outbox again and find it closed.

@@ -130,8 +130,7 @@ impl Future for Closed<'_> {
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let waker = self.session.outbox().leave_close(ticket);
-            drop(waker);
+            self.session.outbox().leave_close(ticket);
         }
     }
 }

@@ -322,7 +322,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         if self.poll_background(cx, true).is_pending() {
             return Poll::Pending;
         }
-        let grace = self.session().server().grace();
+        let grace = self.session().server().handler_grace();
         self.deadlines.poll_grace(grace, cx)
     }
 

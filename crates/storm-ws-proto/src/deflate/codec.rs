@@ -19,8 +19,6 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 const TAIL_AND_PROBE: [u8; 14] = [0, 0, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF];
 /// Smallest window zlib can use for raw deflate.
 const MIN_WINDOW_BITS: u8 = 9;
-/// The largest one there is.
-const MAX_WINDOW_BITS: u8 = 15;
 /// First output buffer of a message, unless the limit is lower.
 const FIRST_CHUNK: usize = 512;
 
@@ -28,14 +26,11 @@ const FIRST_CHUNK: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Inflater {
     state: Option<Decompress>,
-    window_bits: u8,
     keep_window: bool,
     /// This message has had input.
     started: bool,
     /// A final block was read and nothing after it.
     ended: bool,
-    /// `state` has the largest window, whatever was agreed.
-    widened: bool,
 }
 
 impl Inflater {
@@ -45,10 +40,8 @@ impl Inflater {
             Role::Server => Role::Client,
             Role::Client => Role::Server,
         };
-        let (window_bits, keep_window) = params.of(peer);
-        // A larger window than the peer's reads whatever the peer's can have written.
-        let window_bits = window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
-        Self { state: None, window_bits, keep_window, started: false, ended: false, widened: false }
+        let (_, keep_window) = params.of(peer);
+        Self { state: None, keep_window, started: false, ended: false }
     }
 
     /// Inflates a piece of a message onto the end of `out`, which holds that message alone.
@@ -63,18 +56,12 @@ impl Inflater {
         }
         self.started = true;
         loop {
-            let state = self.state.get_or_insert_with(|| spare::inflate(self.window_bits));
+            let state = self.state.get_or_insert_with(spare::inflate);
             if std::mem::take(&mut self.ended) {
                 // RFC 7692 §7.2.3.4: a block with BFINAL may be followed by more blocks. A deflate stream
-                // ends there, so what follows is a new one with an empty window.
-                if self.window_bits == MAX_WINDOW_BITS || self.widened {
-                    state.reset(false);
-                } else {
-                    // Two bytes can be such a block, and only a state with the largest window starts over without
-                    // being made anew. A larger window reads what a smaller one does.
-                    *state = spare::inflate(MAX_WINDOW_BITS);
-                    self.widened = true;
-                }
+                // ends there, so what follows is a new one with an empty window. Two bytes can be such a block: a new
+                // state for each would cost a thousand times what they did.
+                state.reset(false);
             }
             grow(out, piece.len(), max);
             let (read, written) = (state.total_in(), out.len());
@@ -112,8 +99,7 @@ impl Inflater {
         if (self.ended || !self.keep_window)
             && let Some(state) = self.state.take()
         {
-            let widened = std::mem::take(&mut self.widened);
-            spare::keep_inflate(if widened { MAX_WINDOW_BITS } else { self.window_bits }, state);
+            spare::keep_inflate(state);
         }
         (self.started, self.ended) = (false, false);
         Ok(())
@@ -153,7 +139,7 @@ impl Deflater {
     pub(crate) fn new(role: Role, params: &DeflateParams, options: &DeflateOptions) -> Option<Self> {
         let (window_bits, keep_window) = params.of(role);
         let level = Compression::new(u32::from(options.level.min(9)));
-        (MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&window_bits).then_some(Self {
+        (MIN_WINDOW_BITS..=15).contains(&window_bits).then_some(Self {
             state: None,
             window_bits,
             keep_window,

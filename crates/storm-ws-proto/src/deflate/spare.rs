@@ -9,7 +9,7 @@ use flate2::{Compress, Compression, Decompress};
 
 thread_local! {
     static COMPRESS: Cell<Option<(Compression, u8, Compress)>> = const { Cell::new(None) };
-    static INFLATE: Cell<Option<(u8, Decompress)>> = const { Cell::new(None) };
+    static INFLATE: Cell<Option<Decompress>> = const { Cell::new(None) };
 }
 
 pub(super) fn compress(level: Compression, window_bits: u8) -> Compress {
@@ -26,16 +26,18 @@ pub(super) fn keep_compress(level: Compression, window_bits: u8, state: Compress
     COMPRESS.set(Some((level, window_bits, state)));
 }
 
-pub(super) fn inflate(window_bits: u8) -> Decompress {
+/// With the largest window, which reads what a smaller one has written. It costs no more (zlib-rs allocates that much for
+/// any), and only such a state is reset without being made anew.
+pub(super) fn inflate() -> Decompress {
     match INFLATE.take() {
-        Some((its_bits, mut state)) if its_bits == window_bits => {
+        Some(mut state) => {
             state.reset(false);
             state
         }
-        _ => Decompress::new_with_window_bits(false, window_bits),
+        None => Decompress::new(false),
     }
 }
 
-pub(super) fn keep_inflate(window_bits: u8, state: Decompress) {
-    INFLATE.set(Some((window_bits, state)));
+pub(super) fn keep_inflate(state: Decompress) {
+    INFLATE.set(Some(state));
 }
