@@ -185,9 +185,11 @@ pub enum ConnectError {
     /// The budget was used up.
     #[error("not connected within {0:?}")]
     TimedOut(Duration),
-    /// The name did not resolve, or no address of it took the connection: [`AddressesFailed`] has the error of each.
+    /// The name did not resolve ([`LookupFailed`]), or no address of it took the connection: [`AddressesFailed`] has the error
+    /// of each.
     ///
     /// [`AddressesFailed`]: storm_transport::connect::AddressesFailed
+    /// [`LookupFailed`]: storm_transport::connect::LookupFailed
     #[error("the connection could not be opened")]
     Io(#[source] io::Error),
     /// A certificate, its key or roots of ours cannot be used. Nothing was opened.

@@ -19,7 +19,7 @@ pub fn is_expected(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
-    ) || LookupFailed::is_in(error)
+    ) || LookupFailed::is_expected_in(error)
 }
 
 #[cfg(test)]
@@ -36,8 +36,19 @@ mod tests {
         for kind in [io::ErrorKind::InvalidInput, io::ErrorKind::PermissionDenied, io::ErrorKind::Other] {
             assert!(!is_expected(&kind.into()), "{kind}");
         }
-        let offline = LookupFailed::wrap(io::Error::other("temporary failure in name resolution"));
+    }
+
+    #[test]
+    fn systems_fail_to_look_up_names_and_resolvers_make_mistakes() {
+        let offline = LookupFailed::wrap(io::Error::other("temporary failure in name resolution"), true);
         assert!(is_expected(&offline));
         assert_eq!(offline.kind(), io::ErrorKind::Other, "it stays");
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::TimedOut, io::ErrorKind::NetworkUnreachable] {
+            assert!(is_expected(&LookupFailed::wrap(kind.into(), false)), "{kind}");
+        }
+        for kind in [io::ErrorKind::Other, io::ErrorKind::InvalidData, io::ErrorKind::PermissionDenied] {
+            assert!(!is_expected(&LookupFailed::wrap(kind.into(), false)), "{kind}");
+        }
+        assert!(!is_expected(&io::ErrorKind::NotFound.into()), "a unix socket without a file, say");
     }
 }

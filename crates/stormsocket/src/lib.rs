@@ -75,8 +75,8 @@ pub use storm_server::{
 pub use storm_server::{ServeError, ServerHandle, ServerOptions, ShutdownReport, StartError, TcpServer};
 #[cfg(feature = "client")]
 pub use storm_transport::connect::{
-    AddressesFailed, HttpConnectError, Proxy, ProxyError, Reply as Socks5Reply, Resolver, Socks5Error,
-    TargetError,
+    AddressesFailed, HttpConnectError, LookupFailed, Proxy, ProxyError, Reply as Socks5Reply, Resolver,
+    Socks5Error, TargetError,
 };
 #[cfg(feature = "tls")]
 pub use storm_transport::tls::{

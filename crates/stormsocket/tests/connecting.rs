@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use stormsocket::{
     AddressesFailed, ConnectError, ConnectionState, DelimiterFramer, ErrorKind, HeartbeatOptions,
-    ReconnectOptions, SendError, Session, TcpClient, WsClient, WsServer,
+    LookupFailed, ReconnectOptions, SendError, Session, TcpClient, WsClient, WsServer,
 };
 use support::*;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -168,9 +168,11 @@ async fn a_name_that_does_not_resolve_is_the_resolvers_error() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     let source = std::error::Error::source(&error).expect("the resolver's");
     assert_eq!(source.to_string(), "NXDOMAIN");
+    assert!(LookupFailed::of(&error).is_some() && AddressesFailed::of(&error).is_none());
     let client = TcpClient::new("empty.test:80").resolver(says(&[])).connect();
     let ConnectError::Io(error) = soon(client).await.expect_err("no address") else { panic!("not io") };
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(AddressesFailed::of(&error).is_some_and(|failed| failed.attempts().is_empty()));
     for name in ["no-port", "host:port", "host:70000", ":80"] {
         let ConnectError::Io(error) = soon(TcpClient::new(name).connect()).await.expect_err(name) else {
             panic!("not io")
@@ -282,8 +284,9 @@ async fn names_that_cannot_be_looked_up_while_reconnecting_are_nothing_to_look_a
     let client = TcpClient::new("some.test:80")
         .resolver(move |_, _| {
             let answer = match asked.fetch_add(1, Ordering::Relaxed) {
-                1 => Err(io::Error::other("temporary failure in name resolution")),
-                2 => Ok(Vec::new()),
+                1 => Err(io::Error::new(io::ErrorKind::NotFound, "NXDOMAIN")),
+                2 => Err(io::ErrorKind::TimedOut.into()),
+                3 => Ok(Vec::new()),
                 _ => Ok(vec![addr]),
             };
             std::future::ready(answer)
@@ -294,6 +297,30 @@ async fn names_that_cannot_be_looked_up_while_reconnecting_are_nothing_to_look_a
     let client = soon(client).await.expect("it connects");
     log.connected().await.abort();
     log.disconnected().await;
+    log.connected().await;
+    soon(client.disconnect()).await;
+    stop(&server).await;
+}
+
+#[tokio::test]
+async fn a_mistake_of_a_resolver_is_reported_and_another_attempt_made() {
+    let (recorder, mut log) = recorder();
+    let server = local_server().start().await.expect("it starts");
+    let (addr, asked) = (addr_of(&server), AtomicUsize::new(0));
+    let client = TcpClient::new("some.test:80")
+        .resolver(move |_, _| {
+            std::future::ready(match asked.fetch_add(1, Ordering::Relaxed) {
+                1 => Err(io::Error::other("the list of services has a hole")),
+                _ => Ok(vec![addr]),
+            })
+        })
+        .reconnect(ReconnectOptions::default().delay(Duration::from_millis(1)))
+        .handler(recorder)
+        .connect();
+    let client = soon(client).await.expect("it connects");
+    log.connected().await.abort();
+    log.disconnected().await;
+    assert_eq!(log.error().await, ErrorKind::Connect);
     log.connected().await;
     soon(client.disconnect()).await;
     stop(&server).await;

@@ -24,8 +24,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 pub use proxy::{DialError, Proxy, ProxyError, Purpose};
 pub use race::AddressesFailed;
-pub(crate) use resolve::LookupFailed;
-pub use resolve::Resolver;
+pub use resolve::{LookupFailed, Resolver};
 // What a `ProxyError` may hold.
 pub use storm_proxy_proto::{HttpConnectError, Reply, Socks5Error, TargetError};
 
@@ -106,8 +105,8 @@ impl Dialer<'_> {
     /// Dropping the future gives up the attempt.
     ///
     /// # Errors
-    /// The name does not resolve, or no address took the connection: [`AddressesFailed`] is inside the error then. Or
-    /// the proxy does not lead on.
+    /// The name does not resolve ([`LookupFailed`] is inside the error then), or no address took the connection
+    /// ([`AddressesFailed`]). Or the proxy does not lead on.
     pub async fn dial(&self, addr: &ConnectAddr) -> Result<(Stream, Option<SocketAddr>), DialError> {
         let (stream, addr) = match addr {
             ConnectAddr::Ip(addr) => match self.proxy_for(&addr.ip().to_string(), addr.port()) {

@@ -15,7 +15,9 @@ type Resolve = dyn Fn(String, u16) -> Resolving + Send + Sync;
 ///
 /// That function says the addresses in the order of preference, each with the port. A name without addresses may be an
 /// empty list. The caller bounds the time; a dropped future gives up. What it fails with is the
-/// [source](std::error::Error::source) of the error an attempt ends with, which is of the same kind.
+/// [source](std::error::Error::source) of the error an attempt ends with, which is of the same kind ([`LookupFailed`]). A name
+/// that is not known is [`NotFound`](io::ErrorKind::NotFound), and a lookup without an answer [`TimedOut`](io::ErrorKind::TimedOut):
+/// these, and what networks bring about, are nothing to look at while a client reconnects. Other kinds are reported.
 ///
 /// ```
 /// use std::net::{IpAddr, Ipv4Addr};
@@ -38,27 +40,49 @@ impl Resolver {
     }
 
     pub(super) async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let addrs = match &self.0 {
-            Some(resolve) => resolve(host.to_owned(), port).await,
-            None => tokio::net::lookup_host((host, port)).await.map(Iterator::collect),
+        let (addrs, by_system) = match &self.0 {
+            Some(resolve) => (resolve(host.to_owned(), port).await, false),
+            None => (tokio::net::lookup_host((host, port)).await.map(Iterator::collect), true),
         };
-        addrs.map_err(LookupFailed::wrap)
+        addrs.map_err(|error| LookupFailed::wrap(error, by_system))
     }
 }
 
-/// What a resolver failed with, as the inner error of another one of the same kind: the system has no kind for these.
+/// A name could not be looked up; what the resolver failed with is the [source](std::error::Error::source).
+///
+/// It is the inner error of the [`io::Error`] an attempt to connect to a name ends with, which is of the same kind as its
+/// source. (A name that has no address is an [`AddressesFailed`] without attempts.)
+///
+/// ```
+/// use storm_transport::connect::LookupFailed;
+///
+/// fn is_about_the_name(error: &std::io::Error) -> bool {
+///     LookupFailed::of(error).is_some()
+/// }
+/// # assert!(!is_about_the_name(&std::io::ErrorKind::ConnectionRefused.into()));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the name could not be looked up")]
-pub(crate) struct LookupFailed(#[source] io::Error);
+pub struct LookupFailed {
+    source: io::Error,
+    by_system: bool,
+}
 
 impl LookupFailed {
-    pub(crate) fn wrap(error: io::Error) -> io::Error {
-        io::Error::new(error.kind(), Self(error))
+    /// What `error` says about a lookup, if it is from one that failed.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
     }
 
-    /// Whether `error` is from a lookup, be it that the name has no address.
-    pub(crate) fn is_in(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    pub(crate) fn wrap(source: io::Error, by_system: bool) -> io::Error {
+        io::Error::new(source.kind(), Self { source, by_system })
+    }
+
+    /// Whether `error` says that a name is not known, or has no address. The system has no kind for most of what its lookups
+    /// fail with, so all of that counts; of a function of the user's, only what says so: the rest may be its mistake.
+    pub(crate) fn is_expected_in(error: &io::Error) -> bool {
+        Self::of(error).is_some_and(|failed| failed.by_system || error.kind() == io::ErrorKind::NotFound)
             || AddressesFailed::of(error).is_some_and(|failed| failed.attempts().is_empty())
     }
 }
