@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use storm_core::isolation::{catch_unwind_in, catch_unwind_of};
 use storm_core::{
     ConnectionState, DisconnectReason, Error, ErrorKind, HandlerOutcome, Hub, IntoHandlerOutcome, Session,
+    trace,
 };
 use tokio::sync::watch;
 
@@ -275,10 +276,10 @@ async fn replace<E: Endpoint>(endpoint: &E, delays: &mut Delays, shared: &Shared
         Retried::Connected(ready) => Some(ready),
         Retried::Unwanted => None,
         Retried::Failed(error) => {
-            tracing::info!(target: "stormsocket::client", "gave up");
             // Why nothing follows is news, even where the error itself would not be.
             let is_news = !error.is_expected() || !shared.is_worth_it(&error);
             let error = shared.failed(error);
+            trace::gave_up(&error);
             if is_news {
                 report(endpoint, shared, error).await;
             }
@@ -318,7 +319,7 @@ async fn retry<E: Endpoint>(
             let is_expected = error.is_expected();
             let error = shared.failed(error);
             if is_expected {
-                tracing::debug!(target: "stormsocket::client", error = %error.cause(), "an attempt failed");
+                trace::attempt_failed(&error);
             } else {
                 report(endpoint, shared, error).await;
             }

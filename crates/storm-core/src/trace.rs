@@ -11,8 +11,8 @@
 //! | | DEBUG | a handshake made no session, and no error has said so: `kind`, `peer` |
 //! | `stormsocket::accept` | DEBUG | a socket above a limit was closed: `limit`, `peer` |
 //! | `stormsocket::server` | INFO | `listening`, `stopping`, `stopped` with its report |
-//! | `stormsocket::client` | DEBUG | `reconnecting` with `attempt` and `delay_ms`; an attempt failed as networks have it |
-//! | | INFO | gave up |
+//! | `stormsocket::client` | DEBUG | `reconnecting` with `attempt` and `delay_ms`; an attempt failed as networks have it, with `error` |
+//! | | INFO | gave up, with the `error` of the last attempt |
 //!
 //! What strangers can bring about at will is DEBUG. What `on_error` is told is `stormsocket::error`, once; whoever logs it
 //! there turns this target off. Payloads are never logged, and nothing is per message.
@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tracing::{Level, Span, debug, error, event_enabled, info_span, warn};
+use tracing::{Level, Span, debug, error, event_enabled, info, info_span, warn};
 
 use crate::metrics::{HandshakeFailure, Kind, Limit};
 use crate::{Error, ErrorKind, Role, Session};
@@ -107,6 +107,16 @@ pub(crate) fn reported(error: &Error) {
         }
         ErrorKind::Protocol | ErrorKind::Handshake => debug!(target: "stormsocket::error", cause, "{error}"),
     }
+}
+
+/// An attempt to connect that failed as networks have it: nobody else is told.
+pub fn attempt_failed(error: &Error) {
+    debug!(target: "stormsocket::client", error = %Chain(error.cause()), "an attempt failed");
+}
+
+/// A client that makes no more attempts, and the error of the last one.
+pub fn gave_up(error: &Error) {
+    info!(target: "stormsocket::client", error = %Chain(error.cause()), "gave up");
 }
 
 pub(crate) fn handshake_failed(failure: HandshakeFailure, peer: Option<SocketAddr>) {

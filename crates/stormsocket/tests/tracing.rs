@@ -207,9 +207,9 @@ async fn a_client_tells_of_its_attempts_and_why_it_gives_up_once() {
     let lines = written.of("stormsocket::client", 4);
     let expected = [
         ("DEBUG", "message=reconnecting attempt=1 delay_ms=1"),
-        ("DEBUG", "message=an attempt failed"),
+        ("DEBUG", "message=an attempt failed error=the connection could not be opened: "),
         ("DEBUG", "message=reconnecting attempt=2 delay_ms=1"),
-        ("INFO", "message=gave up"),
+        ("INFO", "message=gave up error=the connection could not be opened: "),
     ];
     for (line, (level, fields)) in lines.iter().zip(expected) {
         assert!(line.level == level && line.fields.contains(fields), "{line:?}");
