@@ -250,7 +250,8 @@ impl<E> WsClient<E> {
 
     /// Runs before each attempt after the first of all, when the delay has passed, with the number of the attempt (from 1
     /// after each loss) and the delay. Its error reaches `on_error`, and the attempt is made all the same;
-    /// [`ClientHandle::last_error`] says why the one before failed.
+    /// [`ClientHandle::last_error`] says why the one before failed. A closure that never returns says what it would return:
+    /// `async |_, _| -> () { std::process::exit(1) }`.
     pub fn on_reconnecting<H, Fut>(mut self, handler: H) -> Self
     where
         H: Fn(u32, Duration) -> Fut + Send + Sync + 'static,
