@@ -112,7 +112,9 @@ pub mod metrics {
 }
 
 /// The futures of methods and builders, for those that keep them.
-pub mod futures {
+pub mod future {
+    #[cfg(feature = "client")]
+    pub use storm_client::ClientSending;
     pub use storm_core::broadcast::Broadcasting;
     pub use storm_core::delivery::Delivering;
     pub use storm_core::session::Closed;

@@ -1,9 +1,12 @@
 //! Every type of the public signatures can be named through `stormsocket` alone.
 
+// What goes by this name does not matter here, only that it is the one meant.
+extern crate tokio as futures;
+
 use std::sync::Arc;
 
 use stormsocket::events::{Adapter, Chain, NoEvents};
-use stormsocket::futures::{Broadcasting, Closed, Delivering};
+use stormsocket::future::{Broadcasting, Closed, Delivering};
 use stormsocket::{
     BindAddr, BoxError, Bytes, BytesMut, ConfigError, Error, Events, Failures, FramingError, HandlerOutcome,
     Hub, IntoHandlerOutcome, Message, MessageFramer, Middleware, MiddlewareChain, OpenListener, PanicMessage,
@@ -84,6 +87,17 @@ fn closed(session: &Session) -> Closed<'_> {
     session.closed()
 }
 
+/// All of our names at once, beside a crate that many programs have.
+mod globbed {
+    use futures::io::AsyncRead;
+    use stormsocket::*;
+
+    #[expect(dead_code, reason = "it need only compile")]
+    fn bytes_of(message: Message, _: &dyn AsyncRead) -> Bytes {
+        message.into_data()
+    }
+}
+
 #[expect(dead_code, reason = "it need only compile")]
 fn open_listener(addr: BindAddr) -> Option<OpenListener> {
     match addr {
@@ -109,9 +123,10 @@ fn handlers_have_a_type() {
 
 #[cfg(feature = "client")]
 mod client {
+    use stormsocket::future::ClientSending;
     use stormsocket::{
-        ConnectError, HttpConnectError, PanicMessage, ProxyError, Socks5Error, Socks5Reply, TargetError,
-        TcpClient,
+        AddressesFailed, ClientHandle, ConnectError, HttpConnectError, LookupFailed, PanicMessage,
+        ProxyError, Socks5Error, Socks5Reply, TargetError, TcpClient,
     };
 
     use super::{Handlers, Quiet};
@@ -139,6 +154,17 @@ mod client {
     #[expect(dead_code, reason = "it need only compile")]
     fn reply(error: &ProxyError) -> Option<Socks5Reply> {
         error.reply()
+    }
+
+    #[expect(dead_code, reason = "it need only compile")]
+    fn sending(client: &ClientHandle) -> ClientSending<'_> {
+        client.send("x")
+    }
+
+    #[expect(dead_code, reason = "it need only compile")]
+    fn is_about_the_name(error: &std::io::Error) -> bool {
+        LookupFailed::of(error).is_some()
+            || AddressesFailed::of(error).is_some_and(|failed| failed.attempts().is_empty())
     }
 
     #[test]
