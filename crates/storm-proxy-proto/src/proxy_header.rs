@@ -19,6 +19,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Length of a version 2 header up to the addresses.
 const FIXED: usize = 16;
+/// §2.1: the shortest version 1 header, `PROXY UNKNOWN` and its line end.
+const MIN_LINE: usize = 15;
 /// §2.1: the longest version 1 header, with its line end.
 const MAX_LINE: usize = 107;
 /// Most bytes a version 2 header may announce behind its first 16: addresses and TLVs.
@@ -101,6 +103,21 @@ impl ProxyHeaderReader {
             }
         }
         Ok((input.len(), None))
+    }
+
+    /// Bytes that are still to come before the header can be whole, at least one: whoever reads no more than these at a time
+    /// takes nothing of what is behind it.
+    #[must_use]
+    pub fn at_least(&self) -> usize {
+        let (kept, have) = (&self.kept[..], self.kept.len() + self.skipped);
+        let needed = match (kept.first(), kept.first_chunk::<FIXED>()) {
+            // Nothing says which version it is.
+            (None, _) => MIN_LINE,
+            (Some(b'P'), _) => MIN_LINE.max(have + if kept.ends_with(b"\r") { 1 } else { 2 }),
+            (Some(_), None) => FIXED,
+            (Some(_), Some(&[.., high, low])) => FIXED + usize::from(u16::from_be_bytes([high, low])),
+        };
+        needed.saturating_sub(have).max(1)
     }
 
     /// The header, if this byte was its last.
@@ -352,6 +369,39 @@ mod tests {
         assert_eq!(error_of(&huge), ProxyHeaderError::TooLong { len: 0xFFFF });
         let local = [&SIGNATURE[..], &[0x20, 0x00, 0x10, 0x01]].concat();
         assert_eq!(error_of(&local), ProxyHeaderError::TooLong { len: MAX_ANNOUNCED + 1 });
+    }
+
+    #[test]
+    fn whoever_reads_what_is_sure_to_come_reads_seldom_and_never_too_much() {
+        let tlvs = [&TCP4[..], &[0; 1000]].concat();
+        for (header, most_reads) in [
+            (v2(0x21, 0x11, &tlvs), 3),
+            (v2(0x21, 0x21, &tcp6()), 3),
+            (v2(0x20, 0x00, b""), 2),
+            (b"PROXY UNKNOWN\r\n".to_vec(), 1),
+            (b"PROXY UNKNOWN \r \r\r\n".to_vec(), 7),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n".to_vec(), 16),
+            (b"PROXY TCP6 ::1 ::1 1 2\r\n".to_vec(), 7),
+        ] {
+            let (mut reader, mut at) = (ProxyHeaderReader::default(), 0);
+            for reads in 1.. {
+                let next = at + reader.at_least();
+                assert!(next <= header.len(), "{}", header.escape_ascii());
+                let (taken, whole) = reader.receive(&header[at..next]).expect("a header");
+                assert_eq!(taken, next - at);
+                at = next;
+                if whole.is_some() {
+                    assert!(reads <= most_reads, "{}: {reads}", header.escape_ascii());
+                    break;
+                }
+            }
+            // Nor if it comes a byte at a time.
+            let mut reader = ProxyHeaderReader::default();
+            for (at, byte) in header.iter().enumerate() {
+                assert!((1..=header.len() - at).contains(&reader.at_least()), "{}", header.escape_ascii());
+                reader.receive(&[*byte]).expect("a header");
+            }
+        }
     }
 
     #[test]

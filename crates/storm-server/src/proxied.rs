@@ -12,7 +12,7 @@ use storm_core::ConfigError;
 use storm_core::metrics::HandshakeFailure;
 use storm_proxy_proto::{ProxyHeader, ProxyHeaderError, ProxyHeaderReader};
 use storm_transport::Stream;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 /// Bytes looked at in one go: nearly every header is shorter.
@@ -80,12 +80,16 @@ async fn peek(stream: &mut TcpStream) -> io::Result<ProxyHeader> {
     }
 }
 
-/// The same from a stream that cannot be looked into: byte by byte.
-async fn read(stream: &mut Stream) -> io::Result<ProxyHeader> {
-    let mut reader = ProxyHeaderReader::default();
+/// The same from a stream that cannot be looked into: at a time what is sure to be the header's.
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
+    let (mut reader, mut bytes) = (ProxyHeaderReader::default(), [0; PEEK]);
     loop {
-        let byte = stream.read_u8().await?;
-        if let (_, Some(header)) = reader.receive(&[byte]).map_err(malformed)? {
+        let most = reader.at_least().min(PEEK);
+        let read = stream.read(&mut bytes[..most]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let (_, Some(header)) = reader.receive(&bytes[..read]).map_err(malformed)? {
             return Ok(header);
         }
     }
@@ -97,7 +101,46 @@ fn malformed(error: ProxyHeaderError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
     use super::*;
+
+    /// What has arrived, and how often it was read from.
+    struct Counted<'a> {
+        wire: &'a [u8],
+        reads: usize,
+    }
+
+    impl AsyncRead for Counted<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.reads += 1;
+            Pin::new(&mut self.wire).poll_read(cx, into)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_is_read_in_few_pieces_and_nothing_behind_it() {
+        let tlvs = [0; 600];
+        let binary = [b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x02\x58", &tlvs[..]].concat();
+        let line = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n".to_vec();
+        for (header, most_reads) in [(binary, 5), (line, 16)] {
+            let wire = [&header[..], b"data"].concat();
+            let mut stream = Counted { wire: &wire, reads: 0 };
+            read(&mut stream).await.expect("a header");
+            assert_eq!(stream.wire, b"data");
+            assert!(stream.reads <= most_reads, "{}", stream.reads);
+            let mut stream = Counted { wire: &header[..header.len() - 1], reads: 0 };
+            let error = read(&mut stream).await.expect_err("it ends early");
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
 
     #[test]
     fn addresses_and_networks() {
