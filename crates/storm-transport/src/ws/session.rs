@@ -41,8 +41,18 @@ struct Agreement {
 #[derive(Debug, Default)]
 struct Rare {
     /// The newest ping the user sent, until its pong is here.
-    ping: Option<(Bytes, Instant)>,
+    ping: Option<Ping>,
+    /// Pings the user has begun to send.
+    pings: u64,
     close_frame: Option<CloseFrame>,
+}
+
+#[derive(Debug)]
+struct Ping {
+    payload: Bytes,
+    sent: Instant,
+    /// Which one it is: two may leave in the same instant.
+    number: u64,
 }
 
 impl Details {
@@ -63,23 +73,28 @@ impl Details {
 
     pub(super) fn pong(&self, payload: &[u8], now: Instant) {
         let mut rare = self.rare.lock();
-        let sent = rare.as_mut().and_then(|rare| rare.ping.take_if(|(sent, _)| sent[..] == *payload));
+        let ping = rare.as_mut().and_then(|rare| rare.ping.take_if(|ping| ping.payload[..] == *payload));
         drop(rare);
-        if let Some((_, at)) = sent {
-            self.measured(now.saturating_duration_since(at));
+        if let Some(ping) = ping {
+            self.measured(now.saturating_duration_since(ping.sent));
         }
     }
 
-    /// Notes a ping that is about to leave, since its pong may be here before the sender runs on; returns the one before.
-    fn ping(&self, ping: (Bytes, Instant)) -> Option<(Bytes, Instant)> {
-        self.rare.lock().get_or_insert_default().ping.replace(ping)
+    /// Notes a ping that is about to leave, since its pong may be here before the sender runs on; returns its
+    /// number, and the one before.
+    fn ping(&self, payload: Bytes, sent: Instant) -> (u64, Option<Ping>) {
+        let mut rare = self.rare.lock();
+        let rare = rare.get_or_insert_default();
+        let number = rare.pings;
+        rare.pings += 1;
+        (number, rare.ping.replace(Ping { payload, sent, number }))
     }
 
-    /// The ping noted with `at` has not left: the one `before` it is the newest, unless there is another one by now.
-    fn take_back(&self, at: Instant, before: Option<(Bytes, Instant)>) {
+    /// Ping `number` has not left: the one `before` it is the newest, unless there is another one by now.
+    fn take_back(&self, number: u64, before: Option<Ping>) {
         let mut rare = self.rare.lock();
         let ping = rare.as_mut().map(|rare| &mut rare.ping);
-        let ours = ping.filter(|ping| ping.as_ref().is_some_and(|(_, noted)| *noted == at));
+        let ours = ping.filter(|ping| ping.as_ref().is_some_and(|ping| ping.number == number));
         let refused = ours.map(|ping| std::mem::replace(ping, before));
         // Payloads may be the user's: not under the lock.
         drop(rare);
@@ -166,11 +181,11 @@ impl WsSession {
             return Err(SendError::Closed(self.disconnect_reason()));
         }
         let now = tokio::time::Instant::now().into_std();
-        let before = self.details().ping((payload.clone(), now));
+        let (number, before) = self.details().ping(payload.clone(), now);
         if self.control(Control::Ping(payload)) {
             return Ok(());
         }
-        self.details().take_back(now, before);
+        self.details().take_back(number, before);
         // It was connected: if it still is, that was for want of room.
         match self.state() {
             ConnectionState::Connected => Err(SendError::Full),
@@ -295,5 +310,32 @@ impl Drop for MessageWriter<'_> {
                 (CloseCode::INTERNAL_ERROR.into(), ByteString::from_static("a message was not finished"));
             self.session.start_close_with(DisconnectReason::Aborted, Some(goodbye));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_that_has_not_left_takes_nothing_back_but_itself() {
+        let details = Details::new(None, "/".to_owned());
+        let round_trip = || details.round_trip.swap(NO_ROUND_TRIP, Ordering::Relaxed);
+        let now = Instant::now();
+        let ping = |payload: &'static str| details.ping(Bytes::from_static(payload.as_bytes()), now);
+        // Two in the same instant: the first one is refused when the second one has left.
+        let (first, before) = ping("first");
+        let _first = ping("second");
+        details.take_back(first, before);
+        details.pong(b"second", now + Duration::from_micros(7));
+        assert_eq!(round_trip(), 7);
+        // The newest one is refused: the one before it is waited for again.
+        ping("third");
+        let (fourth, third) = ping("fourth");
+        details.take_back(fourth, third);
+        details.pong(b"fourth", now);
+        assert_eq!(round_trip(), NO_ROUND_TRIP);
+        details.pong(b"third", now + Duration::from_micros(9));
+        assert_eq!(round_trip(), 9);
     }
 }
