@@ -86,7 +86,8 @@ impl ClientHandle {
     /// [`Session::try_send`].
     ///
     /// # Errors
-    /// [`SendError::Full`] where [`send`](Self::send) would wait: at the limit, behind others, for a connection.
+    /// [`SendError::Full`] at the limit, whatever the policy, behind others that wait, and where it would have to wait for a
+    /// connection.
     /// [`SendError::Closed`] if there is no connection and messages may not wait for one, or if there will be none any more.
     /// Others as [`send`](Self::send).
     pub fn try_send(&self, message: impl Into<Message>) -> Result<SendOutcome, SendError> {

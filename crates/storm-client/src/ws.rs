@@ -156,7 +156,8 @@ impl<E> WsClient<E> {
         self
     }
 
-    /// Offers these subprotocols, the most wanted first, behind those of earlier calls. [`WsSession::protocol`] says which one the server chose.
+    /// Offers these subprotocols, the most wanted first, behind those of earlier calls. [`WsSession::protocol`] says which one
+    /// the server chose.
     pub fn subprotocols<T: Into<String>>(mut self, protocols: impl IntoIterator<Item = T>) -> Self {
         self.protocols.extend(protocols.into_iter().map(Into::into));
         self

@@ -36,7 +36,11 @@ impl<'a> SendingWith<'a> {
         Self { session: Cow::Borrowed(session), stage, message, policy: None, terms }
     }
 
-    /// A send that has its session with it: for a task of its own, say.
+    /// A send that has its session with it, where that of [`Session::send`] borrows it: the future is `'static`, for a task of
+    /// its own, say.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
     ///
     /// ```
     /// use storm_core::{SendingWith, Session, SlowConsumerPolicy};

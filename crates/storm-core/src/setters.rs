@@ -47,17 +47,24 @@ macro_rules! session_setters {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! event_setters {
-    ($builder:ident<[$($extra:ident)?]>, $session:ty, $on_message:ident($message:ty), $on_message_ref:ident($message_ref:ty, $in_place:ident), $handler:ident,
+    ($builder:ident<[$($extra:ident)?]>, $session:ty, $on_message:ident($message:ty),
+        $on_message_ref:ident($message_ref:ty, $in_place:ident), $handler:ident,
         $(#[$message_doc:meta])*
     ) => {
         /// Adds a handler with state, instead of or besides closures. It is asked behind
         /// those that are there, and so is each closure: of one event there may be several.
-        pub fn handler<H: $handler>(self, handler: H) -> $builder<$crate::events::Chain<E, $crate::events::Adapter<H>> $(, $extra)?> {
+        pub fn handler<H: $handler>(
+            self,
+            handler: H,
+        ) -> $builder<$crate::events::Chain<E, $crate::events::Adapter<H>> $(, $extra)?> {
             self.and($crate::events::Adapter(handler))
         }
 
         /// Runs for each new session, before its first message.
-        pub fn on_connected<H, Fut>(self, handler: H) -> $builder<$crate::events::Chain<E, $crate::events::OnConnected<H>> $(, $extra)?>
+        pub fn on_connected<H, Fut>(
+            self,
+            handler: H,
+        ) -> $builder<$crate::events::Chain<E, $crate::events::OnConnected<H>> $(, $extra)?>
         where
             H: Fn($session) -> Fut + Send + Sync + 'static,
             Fut: Future<Output: $crate::IntoHandlerOutcome> + Send + 'static,
@@ -66,7 +73,10 @@ macro_rules! event_setters {
         }
 
         $(#[$message_doc])*
-        pub fn $on_message<H, Fut>(self, handler: H) -> $builder<$crate::events::Chain<E, $crate::events::OnMessage<H>> $(, $extra)?>
+        pub fn $on_message<H, Fut>(
+            self,
+            handler: H,
+        ) -> $builder<$crate::events::Chain<E, $crate::events::OnMessage<H>> $(, $extra)?>
         where
             H: Fn($session, $message) -> Fut + Send + Sync + 'static,
             Fut: Future<Output: $crate::IntoHandlerOutcome> + Send + 'static,
@@ -78,7 +88,10 @@ macro_rules! event_setters {
         /// reference is counted and nothing copied. [`Handled::Done`](storm_core::Handled::Done) ends the handling of the
         /// message, [`Handled::Pass`](storm_core::Handled::Pass) hands it on. It must not block; see
         /// [`Session::try_send_ref`](storm_core::Session::try_send_ref) for how to answer.
-        pub fn $on_message_ref<H>(self, handler: H) -> $builder<$crate::events::Chain<E, $crate::events::$in_place<H>> $(, $extra)?>
+        pub fn $on_message_ref<H>(
+            self,
+            handler: H,
+        ) -> $builder<$crate::events::Chain<E, $crate::events::$in_place<H>> $(, $extra)?>
         where
             H: Fn(&$session, $message_ref) -> $crate::Handled + Send + Sync + 'static,
         {
@@ -86,7 +99,10 @@ macro_rules! event_setters {
         }
 
         /// Runs once for each session that was connected, when it has ended. It is still among the sessions and in its groups.
-        pub fn on_disconnected<H, Fut>(self, handler: H) -> $builder<$crate::events::Chain<E, $crate::events::OnDisconnected<H>> $(, $extra)?>
+        pub fn on_disconnected<H, Fut>(
+            self,
+            handler: H,
+        ) -> $builder<$crate::events::Chain<E, $crate::events::OnDisconnected<H>> $(, $extra)?>
         where
             H: Fn($session, $crate::DisconnectReason) -> Fut + Send + Sync + 'static,
             Fut: Future<Output: $crate::IntoHandlerOutcome> + Send + 'static,
@@ -95,7 +111,10 @@ macro_rules! event_setters {
         }
 
         /// Runs for what needs a person; without a session if there is none.
-        pub fn on_error<H, Fut>(self, handler: H) -> $builder<$crate::events::Chain<E, $crate::events::OnError<H>> $(, $extra)?>
+        pub fn on_error<H, Fut>(
+            self,
+            handler: H,
+        ) -> $builder<$crate::events::Chain<E, $crate::events::OnError<H>> $(, $extra)?>
         where
             H: Fn(Option<$session>, $crate::Error) -> Fut + Send + Sync + 'static,
             Fut: Future + Send + 'static,

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Nothing here knows the servers and clients of StormSocket (feature `ws` has frames and upgrades from `storm-ws-proto`): a
-//! peer is bytes and a stream, so it can break any rule, and whatever it is pointed at may be any program. The stream is a socket or one half of [`tokio::io::duplex`], which needs no port
-//! and goes with a paused clock (see [`clock`]). Programs that use `stormsocket` have all of this as `stormsocket::testing`.
+//! peer is bytes and a stream, so it can break any rule, and whatever it is pointed at may be any program. The stream is a
+//! socket or one half of [`tokio::io::duplex`], which needs no port and goes with a paused clock (see [`clock`]). Programs that
+//! use `stormsocket` have all of this as `stormsocket::testing`.
 //!
 //! Peers, [`soon`] and [`until`] fail after [`clock::LIMIT`], [`within`] after a limit of its own, and say where they were
 //! called; only most methods of `ws::Peer` say no more than what they waited for.

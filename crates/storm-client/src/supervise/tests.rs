@@ -243,7 +243,10 @@ async fn a_busy_server_is_asked_again_when_it_said() {
 #[cfg(feature = "ws")]
 #[tokio::test(start_paused = true)]
 async fn users_decide_what_is_worth_another_attempt() {
-    let only_401 = |error: &ConnectError| matches!(error, ConnectError::Refused { error, .. } if error.status().is_some_and(|status| status == 401));
+    let only_401 = |error: &ConnectError| {
+        let ConnectError::Refused { error, .. } = error else { return false };
+        error.status().is_some_and(|status| status == 401)
+    };
     let options = || ReconnectOptions::default().max_first_attempts(None);
     let (script, shared, mut stage) =
         prepare(options(), [answered(401, &[]), answered(401, &[]), refused()], Some(only_401), None);
@@ -310,14 +313,28 @@ async fn the_first_connection_has_a_limit_of_its_own() {
     client.abort();
 }
 
+/// The client is between two connections, without a delay having passed: a clock that is paused goes on only where nobody has
+/// anything to do.
+#[track_caller]
+fn lost(client: &ClientHandle) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        for _ in 0..1000 {
+            if client.state() == ConnectionState::Connecting {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{:?} and not connecting, at {caller}", client.state());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn disconnect_and_abort_end_a_wait_at_once() {
     for aborts in [false, true] {
         let (client, mut stage) = connected(ReconnectOptions::default().delay(seconds(3600)), []).await;
         drop(stage.server().await);
-        while client.state() != ConnectionState::Connecting {
-            tokio::task::yield_now().await;
-        }
+        lost(&client).await;
         let began = Instant::now();
         if aborts {
             client.abort();
@@ -352,9 +369,7 @@ async fn an_abort_of_the_session_gives_up_the_connection_and_one_of_the_client_t
 async fn without_a_queue_sends_fail_at_once_while_there_is_no_connection() {
     let (client, mut stage) = connected(ReconnectOptions::default(), []).await;
     drop(stage.server().await);
-    while client.state() != ConnectionState::Connecting {
-        tokio::task::yield_now().await;
-    }
+    lost(&client).await;
     let began = Instant::now();
     let failed = client.send("x").await;
     assert!(matches!(failed, Err(SendError::Closed(Some(DisconnectReason::ClosedByServer)))), "{failed:?}");
@@ -390,9 +405,7 @@ async fn queued_sends_wait_in_order_behind_the_hello_and_each_says_what_became_o
     server.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"hello12");
     drop(server);
-    while client.state() != ConnectionState::Connecting {
-        tokio::task::yield_now().await;
-    }
+    lost(&client).await;
     let mut waiting = Vec::new();
     for message in ["aaa", "b", "", "cc", "ddd"] {
         waiting.push(begin(&client, message).await);
@@ -415,9 +428,7 @@ async fn queued_sends_wait_in_order_behind_the_hello_and_each_says_what_became_o
     assert_eq!(&read, b"helloaaabdddff");
     // Nothing is left of the line, and the end is told.
     drop(server);
-    while client.state() != ConnectionState::Connecting {
-        tokio::task::yield_now().await;
-    }
+    lost(&client).await;
     let last = begin(&client, "0123456789").await;
     client.disconnect().await;
     assert!(matches!(last.await.unwrap(), Err(SendError::Closed(_))));
@@ -457,9 +468,7 @@ async fn a_send_keeps_its_terms_on_the_connection_of_the_moment_and_on_the_next_
     assert!(matches!(client.try_send("x"), Err(SendError::Full)));
     assert!(matches!(client.send_text(&b"\xff"[..]).latest(1).await, Err(SendError::InvalidUtf8)));
     drop(server);
-    while client.state() != ConnectionState::Connecting {
-        tokio::task::yield_now().await;
-    }
+    lost(&client).await;
     assert!(matches!(client.try_send("x"), Err(SendError::Full)), "it would have to wait");
     let waiting = {
         let client = client.clone();
@@ -520,9 +529,7 @@ fn a_client_whose_runtime_goes_away_leaves_nobody_waiting() {
             client.send("x").await.expect("connected");
             if loses_connection {
                 drop(server);
-                while client.state() != ConnectionState::Connecting {
-                    tokio::task::yield_now().await;
-                }
+                lost(&client).await;
                 return (client, None);
             }
             (client, Some(server))
