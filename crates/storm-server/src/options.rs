@@ -72,8 +72,9 @@ pub struct ServerOptions {
     /// that a listed proxy passes on, when their handshake is over. Unix sockets have no address.
     pub max_connections_per_ip: Option<usize>,
     /// Connections of one address that are still in a handshake; `None` is no limit of ours. Default `None`. Whoever
-    /// is answered without a session (plain HTTP, a refusal) counts until it has ended its side, which the budget bounds; what a
-    /// listed proxy passes on does not count. Sockets above it are closed before anything is read.
+    /// is answered without a session (plain HTTP, a refusal) counts until it has ended its side, which the budget bounds. What
+    /// has no handshake here (plain TCP, [`serve_upgraded`](crate::ServerHandle::serve_upgraded)) does not count, nor what a
+    /// listed proxy passes on. Sockets above it are closed before anything is read.
     pub max_handshakes_per_ip: Option<usize>,
     /// Leading bits of an IPv6 address that count as one address for these two. Default 64, what one customer has at least;
     /// 128 tells every address apart.
