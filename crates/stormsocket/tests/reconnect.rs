@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use stormsocket::{
-    BoxError, ClientHandle, ConfigError, ConnectError, ConnectionState, DisconnectReason, ErrorKind,
-    ReconnectOptions, SendError, TcpClient,
+    ClientHandle, ConfigError, ConnectError, ConnectionState, DisconnectReason, ErrorKind, ReconnectOptions,
+    SendError, TcpClient,
 };
 use support::*;
 use tokio::io::AsyncReadExt;
@@ -323,6 +323,8 @@ async fn an_error_of_on_reconnecting_is_reported_and_the_attempt_is_made() {
 #[cfg(feature = "ws")]
 #[test]
 fn on_reconnecting_takes_what_returns_nothing_a_result_or_never() {
+    use stormsocket::{BoxError, WsClient};
+
     fn ready(_: u32, _: Duration) -> std::future::Ready<()> {
         std::future::ready(())
     }
@@ -334,7 +336,7 @@ fn on_reconnecting_takes_what_returns_nothing_a_result_or_never() {
         })
         .on_reconnecting(async |_, _| -> () { std::process::exit(1) });
     drop(client);
-    let client = stormsocket::WsClient::new("ws://127.0.0.1:1/")
+    let client = WsClient::new("ws://127.0.0.1:1/")
         .on_reconnecting(ready)
         .on_reconnecting(|_, _| async { Err::<(), BoxError>("no token".into()) })
         .on_reconnecting(async |_, _| -> () { panic!("an application in the making") });
