@@ -3,9 +3,9 @@
 mod support;
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use storm_core::driver::Driver;
 use storm_core::middleware::MiddlewareChain;
 use storm_core::outbox::{Encode, SendQueue};
 use storm_core::{Hub, Message, Role, SendError, SessionOptions, SlowConsumerPolicy};
-use support::Plain;
+use support::{Plain, Wakes, drain};
 
 /// A protocol that needs until another session has come and gone for each message.
 struct Slow(Weak<Hub>);
@@ -46,29 +46,6 @@ fn sessions_come_and_go_while_a_large_message_is_encoded() {
             Poll::Pending => panic!("there is room"),
         };
         assert_eq!((report.sent, report.failed), (1, 0));
-    }
-}
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-/// Everything leaves; returns how much that was.
-fn drain(driver: &mut Driver) -> usize {
-    let (mut writing, mut written, mut all) = (SendQueue::default(), 0, 0);
-    loop {
-        driver.sync(&mut writing, written);
-        written = writing.len();
-        if written == 0 {
-            return all;
-        }
-        all += written;
-        writing.advance(written);
     }
 }
 

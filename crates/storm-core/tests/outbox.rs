@@ -4,9 +4,9 @@ mod support;
 
 use std::io::IoSlice;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use storm_core::driver::{Driver, Wish};
@@ -17,16 +17,7 @@ use storm_core::{
     ConnectionState, DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
 };
-use support::{Asking, Plain};
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
+use support::{Asking, Plain, Wakes};
 
 fn driver(limit: usize, policy: SlowConsumerPolicy) -> Driver {
     let mut options = SessionOptions::default();

@@ -15,7 +15,7 @@ use storm_core::{
     DisconnectReason, Hub, Role, SendBudget, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
 };
-use support::{Asking, Plain};
+use support::{Asking, Plain, drain};
 
 const KIB: usize = 1024;
 
@@ -51,18 +51,6 @@ fn with_pending(hub: &Arc<Hub>, len: usize) -> Driver {
 
 fn is_shed(driver: &Driver) -> bool {
     driver.session().disconnect_reason() == Some(DisconnectReason::SlowConsumer)
-}
-
-fn drain(driver: &mut Driver) {
-    let (mut writing, mut written) = (SendQueue::default(), 0);
-    loop {
-        driver.sync(&mut writing, written);
-        written = writing.len();
-        if written == 0 {
-            return;
-        }
-        writing.advance(written);
-    }
 }
 
 #[test]

@@ -1,7 +1,12 @@
-//! Stand-ins for a protocol and for payloads with an owner.
+//! Stand-ins for a protocol, a connection task, a waiting task and payloads with an owner.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
+use storm_core::driver::Driver;
 use storm_core::outbox::{Encode, SendQueue};
 use storm_core::{Message, SendError, Session};
 
@@ -39,5 +44,29 @@ impl AsRef<[u8]> for Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         assert!(!self.1.is_backpressured());
+    }
+}
+
+/// A task that counts how often it was woken.
+#[derive(Default)]
+pub(crate) struct Wakes(pub(crate) AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Everything leaves; returns how many bytes that was.
+pub(crate) fn drain(driver: &mut Driver) -> usize {
+    let (mut writing, mut written, mut all) = (SendQueue::default(), 0, 0);
+    loop {
+        driver.sync(&mut writing, written);
+        written = writing.len();
+        if written == 0 {
+            return all;
+        }
+        all += written;
+        writing.advance(written);
     }
 }
