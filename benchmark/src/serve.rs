@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 pub const BACKLOG: u32 = 4096;
 
 /// Payloads from here on are echoed as they are, shorter ones copied: what our servers and the yardsticks agree on.
-pub const COPY_BELOW: usize = 4096;
+pub const COPY_BELOW: usize = 32 * 1024;
 
 /// A listener for a tokio server. Must be called inside a runtime. Several on one port share its connections
 /// if all of them say so.
