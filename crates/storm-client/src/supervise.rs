@@ -117,14 +117,18 @@ impl Shared {
 
     fn failed(&self, error: ConnectError) -> Error {
         let error = Error::new(ErrorKind::Connect, error);
-        self.current.lock().failure = Some(error.clone());
+        let replaced = self.current.lock().failure.replace(error.clone());
+        // It may hold an error of a hook: the user's code, and not under the lock.
+        drop(replaced);
         error
     }
 
     fn connected(&self, session: Session) {
         let mut current = self.current.lock();
-        current.session = Some(session);
-        current.failure = None;
+        let replaced = (current.session.replace(session), current.failure.take());
+        drop(current);
+        // As above; and what is in the items of a session is the user's, too.
+        drop(replaced);
     }
 
     /// The state of the client, not of one connection: between two connections it is connecting.

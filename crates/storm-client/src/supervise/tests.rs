@@ -556,3 +556,38 @@ fn a_client_whose_runtime_goes_away_leaves_nobody_waiting() {
         assert_eq!(client.state(), ConnectionState::Closed);
     }
 }
+
+/// An error that asks the client for its state when it goes, as a user's may.
+#[derive(Debug, thiserror::Error)]
+#[error("curious")]
+struct Curious(Arc<std::sync::OnceLock<ClientHandle>>);
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.get() {
+            assert!(client.last_error().is_none_or(|error| error.kind() == ErrorKind::Connect));
+            assert_ne!(client.state(), ConnectionState::Closed);
+        }
+    }
+}
+
+#[test]
+fn an_error_that_is_replaced_or_forgotten_may_ask_for_the_state_as_it_goes() {
+    let (done, ended) = std::sync::mpsc::channel();
+    // In a thread, so that a lock nobody releases fails the test instead of holding it up.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let handle = Arc::new(std::sync::OnceLock::new());
+            let failures = [(); 2].map(|()| io::Error::other(Curious(handle.clone())).into());
+            let (client, mut stage) = connected(ReconnectOptions::default(), failures).await;
+            handle.set(client.clone()).expect("once");
+            drop(stage.server().await);
+            let _server = stage.server().await;
+            client.abort();
+            client.closed().await;
+        });
+        let _ = done.send(());
+    });
+    ended.recv_timeout(Duration::from_secs(10)).expect("no lock is held over a drop");
+}
