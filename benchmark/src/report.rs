@@ -5,7 +5,8 @@
 //! Out:  text.
 //! Not here: what was measured, and how (`load`).
 
-use std::fmt::Write;
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,14 +24,21 @@ const PERCENTILES: [(&str, f64); 5] =
 pub fn run(plan: &Plan, json: bool) -> ExitCode {
     match plan.run() {
         Ok(outcome) => {
-            if json {
-                println!("{}", object(plan, &outcome));
-            } else {
-                print!("{}", table(plan, &outcome));
-            }
+            print(if json { format!("{}\n", object(plan, &outcome)) } else { table(plan, &outcome) });
             if outcome.is_result() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error),
+    }
+}
+
+/// Prints to stdout, as long as someone reads it: who has seen enough (`head`) does not end what else is to be done.
+pub fn print(text: impl Display) {
+    let mut out = io::stdout().lock();
+    let printed = write!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = printed
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("error: stdout: {error}");
     }
 }
 

@@ -51,6 +51,15 @@ fn json(file: &Scratch) -> Value {
 }
 
 #[test]
+fn nobody_has_to_read_what_is_printed() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let program = env!("CARGO_BIN_EXE_stormsocket-benchmark");
+    let output = Command::new(program).arg("list").stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
 fn ratios_are_printed_and_written() {
     let file = Scratch::new("ratios.json");
     let again =

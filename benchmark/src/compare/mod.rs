@@ -32,7 +32,7 @@ pub mod scaling;
 pub mod table;
 pub mod workload;
 
-use crate::cli;
+use crate::{cli, report};
 use contender::Contender;
 use machine::Machine;
 use plan::{Plan, Selected};
@@ -159,22 +159,27 @@ pub(crate) fn family(name: &str) -> &str {
 
 /// Prints the workloads and servers there are.
 pub fn list() -> ExitCode {
-    println!("workloads, those marked * if none is named:");
+    report::print(catalogue());
+    ExitCode::SUCCESS
+}
+
+fn catalogue() -> String {
+    let mut text = String::from("workloads, those marked * if none is named:\n");
     let mut group = "";
     for w in ALL {
         if w.group.name != group {
             group = w.group.name;
-            println!(" {group}: {}", w.group.title);
+            text += &format!(" {group}: {}\n", w.group.title);
         }
-        println!(" {} {:<14} {}", if w.usual { "*" } else { " " }, w.name, w.describe());
+        text += &format!(" {} {:<14} {}\n", if w.usual { "*" } else { " " }, w.name, w.describe());
     }
-    println!("servers, those marked * if none is named:");
+    text += "servers, those marked * if none is named:\n";
     let programs = plan::programs().unwrap_or_default();
     for contender in Contender::built_in() {
         let built = if contender.is_built(&programs) { "" } else { "  (not built)" };
-        println!("  {} {}{built}", if contender.usual { "*" } else { " " }, contender.name);
+        text += &format!("  {} {}{built}\n", if contender.usual { "*" } else { " " }, contender.name);
     }
-    ExitCode::SUCCESS
+    text
 }
 
 /// Compares, prints a table per workload. Fails if any run failed.
@@ -378,10 +383,10 @@ impl Comparison<'_> {
 /// Prints the tables, and below the second of a pair what its second thread brought.
 fn print(all: &[Measured]) {
     for measured in all {
-        println!("{}", table::text(measured));
+        report::print(format_args!("{}\n", table::text(measured)));
         let pair = scaling::pairs(all).find(|pair| pair.workload() == &measured.workload);
         if let Some(text) = pair.and_then(|pair| pair.text()) {
-            println!("{text}");
+            report::print(format_args!("{text}\n"));
         }
     }
 }
