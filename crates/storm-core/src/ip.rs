@@ -1,6 +1,6 @@
 //! Who counts as one address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// `addr` as a key to count by: of an IPv6 address its first `prefix` bits, since whoever has one of those has all behind
 /// it; an IPv4 address that was mapped to IPv6 as itself.
@@ -24,9 +24,30 @@ pub fn ip_key(addr: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
+/// `addr`, or the IPv4 address that it maps to IPv6. Any other IPv6 address keeps its scope.
+#[doc(hidden)]
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(addr, |ip| (ip, v6.port()).into()),
+        SocketAddr::V4(_) => addr,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mapped_addresses_are_those_they_map_and_others_keep_their_scope() {
+        for (addr, canonically) in [
+            ("[::ffff:192.0.2.1]:5", "192.0.2.1:5"),
+            ("192.0.2.1:5", "192.0.2.1:5"),
+            ("[2001:db8::1]:5", "[2001:db8::1]:5"),
+            ("[fe80::1%3]:5", "[fe80::1%3]:5"),
+        ] {
+            assert_eq!(canonical(addr.parse().expect("an address")).to_string(), canonically);
+        }
+    }
 
     #[test]
     fn prefixes_are_cut_where_told() {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 #[cfg(feature = "tls")]
 use bytes::Bytes;
 
+use crate::ip::canonical;
+
 /// What is known of the peer before the session begins.
 ///
 /// ```
@@ -29,8 +31,9 @@ pub struct Peer {
 }
 
 impl From<Option<SocketAddr>> for Peer {
+    /// Of an IPv4 address in IPv6 form, as sockets for both families and some proxies have it, the IPv4 address.
     fn from(addr: Option<SocketAddr>) -> Self {
-        Self { addr, ..Self::default() }
+        Self { addr: addr.map(canonical), ..Self::default() }
     }
 }
 

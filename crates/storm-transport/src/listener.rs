@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use storm_core::ip::canonical;
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
@@ -310,6 +311,7 @@ impl Listener {
                 if cfg!(not(target_os = "linux")) {
                     options.apply(&(&stream).into())?;
                 }
+                // A peer of IPv4 by its own address, though it came by a listener on `[::]`.
                 Ok((Stream::Tcp(stream), Some(canonical(addr))))
             }
             Self::Handed(listener, options) => {
@@ -325,11 +327,6 @@ impl Listener {
             }
         }
     }
-}
-
-/// An IPv4 peer by its own address, though it came by a listener on `[::]`.
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// Removes the file of a socket nobody listens on.

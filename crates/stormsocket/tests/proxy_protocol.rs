@@ -284,3 +284,14 @@ async fn a_list_that_is_none_is_refused_at_the_start() {
         assert!(matches!(error, StartError::Config(_)), "{wrong}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn an_ipv4_client_in_ipv6_form_has_its_own_address() {
+    let (recorder, mut log) = recorder();
+    let server = behind_proxy().handler(recorder).start().await.expect("it starts");
+    let mut peer = Peer::connect(addr_of(&server)).await;
+    peer.send(b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.7 56324 443\r\n").await;
+    assert_eq!(log.connected().await.remote_addr(), Some(client()));
+    drop(peer);
+    stop(&server).await;
+}

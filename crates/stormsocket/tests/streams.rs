@@ -191,6 +191,17 @@ async fn a_stream_from_elsewhere_is_served_like_any_other() {
 }
 
 #[tokio::test]
+async fn an_ipv4_peer_has_its_own_address_though_somebody_elses_listener_says_it_in_ipv6_form() {
+    let (server, mut log) = echo(TcpServer::unbound()).await;
+    let listener = TcpListener::bind("[::]:0").await.unwrap();
+    let to: SocketAddr = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
+    let peer = Peer::connect(to).await;
+    let (stream, _) = soon(listener.accept()).await.unwrap();
+    server.serve(stream).unwrap();
+    assert_eq!(log.connected().await.remote_addr(), Some(peer.0.local_addr().unwrap()));
+}
+
+#[tokio::test]
 async fn a_stopped_server_lets_go_of_its_handlers_though_a_handle_is_kept() {
     let held = std::sync::Arc::new(());
     let inside = held.clone();

@@ -144,7 +144,8 @@ impl Session {
         self.0.role
     }
 
-    /// The peer's address; `None` where the transport has none (unix sockets, in-memory streams).
+    /// The peer's address; `None` where the transport has none (unix sockets, in-memory streams). That of an IPv4 peer is an
+    /// IPv4 address, whatever listener or proxy it came by.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         match &self.0.peer_addr {
             PeerAddr::None => None,
