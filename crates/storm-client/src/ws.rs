@@ -80,6 +80,9 @@ impl Default for WsClient {
 
 impl WsClient {
     /// A client for a `ws://` URI, or with feature `tls` a `wss://` one. Nothing is opened yet.
+    ///
+    /// The port is 80, or 443, unless the URI says another. A name in another script must be in its ASCII form (`xn--`). A fragment
+    /// is left out, and so are user name and password: servers that want these get an `Authorization` [`header`](Self::header).
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),

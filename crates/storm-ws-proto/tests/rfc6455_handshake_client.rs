@@ -61,12 +61,25 @@ fn hosts_and_targets() {
         ("ws://a.example?q", "a.example", "/?q"),
         ("ws://[::1]:9000/", "[::1]:9000", "/"),
         ("ws://user:secret@a.example/", "a.example", "/"),
+        ("ws://user:99999@a.example:8080/", "a.example:8080", "/"),
+        ("ws://user:99999@[::1]/", "[::1]", "/"),
+        ("ws://a.example:/", "a.example", "/"),
+        ("ws://a.example:080/", "a.example", "/"),
         ("ws://a.example/x#fragment", "a.example", "/x"),
+        ("ws://a.example/gr\u{fc}n?q=\u{20ac}%20", "a.example", "/gr%C3%BCn?q=%E2%82%AC%20"),
     ] {
         let wire = encoded(&request(uri));
         assert!(wire.starts_with(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n")), "{uri}: {wire}");
     }
-    for uri in ["http://a.example", "/chat", "a.example:80", "mailto:a"] {
+    for uri in [
+        "http://a.example",
+        "/chat",
+        "a.example:80",
+        "mailto:a",
+        "ws://a.example:99999/",
+        "wss://a.example:port",
+        "ws://me@[::1]:70000",
+    ] {
         assert_eq!(
             uri.parse()
                 .map_err(|_| RequestError::InvalidUri)
@@ -259,6 +272,8 @@ fn garbage_and_limits() {
     assert_eq!(read(limits, &endless), Err(ResponseError::HeadTooLarge { max: 16_384 }));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(101));
     assert_eq!(read(limits, many.as_bytes()), Err(ResponseError::TooManyHeaders { max: 100 }));
+    let unlimited = limits.max_headers(usize::MAX);
+    assert!(matches!(read(unlimited, many.as_bytes()), Err(ResponseError::Status { .. })));
     let mut old = good(&[]);
     old[0] = "HTTP/1.0 101 Switching Protocols";
     assert_eq!(answer(&request("ws://a/"), &old).unwrap_err(), ResponseError::Malformed);

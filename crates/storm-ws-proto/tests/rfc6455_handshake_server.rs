@@ -229,6 +229,10 @@ fn more_headers_than_the_limit_get_431() {
     let lines = vec!["X: y"; 96];
     refused(&with("", &lines), 431);
     upgrade(&with("", &lines[..95])).unwrap();
+    // However many that is, no room is made for more than there can be.
+    let lines = vec!["X:"; 3000];
+    let unlimited = HeadLimits::default().max_headers(usize::MAX);
+    assert!(matches!(read_within(unlimited, with("", &lines).as_bytes()), Ok(Some(_))));
 }
 
 #[test]

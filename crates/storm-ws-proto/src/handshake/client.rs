@@ -21,8 +21,8 @@ use crate::extension::is_token;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// Not a `ws://` or `wss://` URI with a host.
-    #[error("uri is not a websocket uri with a host")]
+    /// Not a `ws://` or `wss://` URI with a host; or its port is no number of 16 bits.
+    #[error("uri is not a websocket uri with a host, and a valid port if any")]
     InvalidUri,
     /// A subprotocol that is no token, or is there twice.
     #[error("subprotocol `{protocol}` is not valid or repeated")]
@@ -167,8 +167,8 @@ pub struct ClientRequest {
 }
 
 impl ClientRequest {
-    /// A request for this `ws://` or `wss://` URI. A fragment is left out (RFC 6455 §3), and so is a
-    /// user name.
+    /// A request for this `ws://` or `wss://` URI. A fragment is left out (RFC 6455 §3), and so are user name and password.
+    /// Characters beyond ASCII in path and query are escaped (RFC 3986 §2.1).
     ///
     /// # Errors
     /// [`RequestError::InvalidUri`].
@@ -179,13 +179,14 @@ impl ClientRequest {
             _ => return Err(RequestError::InvalidUri),
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(RequestError::InvalidUri)?;
+        check_port(uri)?;
         // RFC 6455 §4.1: the port stands in `Host` unless it is the scheme's own.
         let host = match uri.port_u16() {
             Some(port) if port != default_port => format!("{host}:{port}"),
             _ => host.to_owned(),
         };
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let target = escaped(uri.path_and_query().map_or("/", |target| target.as_str()));
+        let target = if target.starts_with('/') { target } else { format!("/{target}") };
         Ok(Self { host, target, protocols: Vec::new(), headers: HeaderMap::new(), deflate: None })
     }
 
@@ -292,6 +293,30 @@ impl ClientRequest {
     }
 }
 
+/// Refuses a port that is no number of 16 bits: to `Uri` that is one without a port, and the scheme's own would be taken.
+fn check_port(uri: &Uri) -> Result<(), RequestError> {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    match authority.rsplit_once(':') {
+        // The last colon of an address in brackets is no port's, nor is one in front of a password.
+        Some((_, port)) if !port.is_empty() && !port.contains([']', '@']) && uri.port().is_none() => {
+            Err(RequestError::InvalidUri)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// With what is not ASCII in the form URIs have it.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match char::from(byte) {
+            ascii if ascii.is_ascii() => out.push(ascii),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 /// An upgrade that was agreed. What follows the head are frames.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -385,7 +410,7 @@ impl ClientHandshake {
     }
 
     fn parse(&self, head: &[u8]) -> Result<(StatusCode, HeaderMap), ResponseError> {
-        let mut lines = vec![httparse::EMPTY_HEADER; self.limits.max_headers];
+        let mut lines = headers::room(head, self.limits.max_headers);
         let mut parsed = httparse::Response::new(&mut lines);
         match parsed.parse(head) {
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}

@@ -87,6 +87,13 @@ fn is_reserved(name: &HeaderName) -> bool {
     .contains(name)
 }
 
+/// Room for the header lines of `head`: `max` of them, or what there can be at most if no sensible limit is set.
+pub(super) fn room(head: &[u8], max: usize) -> Vec<httparse::Header<'_>> {
+    /// `a:` and a line end.
+    const SHORTEST: usize = 4;
+    vec![httparse::EMPTY_HEADER; max.min(head.len() / SHORTEST)]
+}
+
 /// Reads headers in httparse's form; `None` if one has a name or value that may not be.
 pub(super) fn read(parsed: &[httparse::Header<'_>]) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(parsed.len());

@@ -188,7 +188,7 @@ pub struct Request {
 
 impl Request {
     fn parse(head: &[u8], limits: HeadLimits) -> Result<Self, HandshakeError> {
-        let mut lines = vec![httparse::EMPTY_HEADER; limits.max_headers];
+        let mut lines = headers::room(head, limits.max_headers);
         let mut parsed = httparse::Request::new(&mut lines);
         match parsed.parse(head) {
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}
