@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use storm_core::isolation::catch_unwind_in;
 use storm_core::{Error, ErrorKind};
 use storm_transport::{Listener, Stream};
 
@@ -44,23 +45,30 @@ pub(crate) async fn accept_loop<A: Accept, E: Endpoint>(
             () = &mut stopped => break,
             accepted = listener.accept() => accepted,
         };
-        match accepted.and_then(|accepted| serve(accepted, &endpoint, &shared, worker.as_ref())) {
-            Ok(()) => wait = FIRST_WAIT,
-            Err(error) if concerns_one_connection(&error) => tokio::task::yield_now().await,
-            Err(error) => {
-                let error = Error::new(ErrorKind::Accept, error);
-                tokio::select! {
-                    // Handlers that hang hold up no shutdown beyond its deadline.
-                    () = shared.reached(Phase::Cutting) => break,
-                    () = report(&*endpoint, &shared.hub, &error) => {}
-                }
-                tokio::select! {
-                    () = &mut stopped => break,
-                    () = tokio::time::sleep(wait) => {}
-                }
-                wait = (wait * 2).min(LONGEST_WAIT);
+        // Each connection has its own clone of the user's framer, which may panic.
+        let serve = |accepted| catch_unwind_in(|| serve(accepted, &endpoint, &shared, worker.as_ref()));
+        let error = match accepted.map(serve) {
+            Ok(Ok(Ok(()))) => {
+                wait = FIRST_WAIT;
+                continue;
             }
+            Ok(Err(panic)) => Error::new(ErrorKind::Panic, panic),
+            Ok(Ok(Err(error))) | Err(error) if concerns_one_connection(&error) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Ok(Ok(Err(error))) | Err(error) => Error::new(ErrorKind::Accept, error),
+        };
+        tokio::select! {
+            // Handlers that hang hold up no shutdown beyond its deadline.
+            () = shared.reached(Phase::Cutting) => break,
+            () = report(&*endpoint, &shared.hub, &error) => {}
         }
+        tokio::select! {
+            () = &mut stopped => break,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(LONGEST_WAIT);
     }
     drop(listener);
     drop(listening);

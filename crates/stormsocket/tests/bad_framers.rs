@@ -182,3 +182,43 @@ async fn a_panic_over_what_comes_during_a_close_is_reported_and_cuts_nothing() {
     stop(&server).await;
     log.assert_quiet();
 }
+
+/// Echoes; panics when it is cloned for the first time.
+struct Unwilling(Arc<std::sync::atomic::AtomicBool>);
+
+impl Clone for Unwilling {
+    fn clone(&self) -> Self {
+        assert!(self.0.swap(true, std::sync::atomic::Ordering::Relaxed), "told to");
+        Self(self.0.clone())
+    }
+}
+
+impl MessageFramer for Unwilling {
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+        Ok((!buffer.is_empty()).then(|| buffer.split().freeze()))
+    }
+
+    fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
+        wire.put_bytes(message);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_framer_that_panics_when_it_is_cloned_costs_one_connection_and_accepting_goes_on() {
+    let (recorder, mut log) = recorder();
+    let server = local_server()
+        .framer(Unwilling(Arc::default()))
+        .on_data(|session, data| async move { session.send(data).await })
+        .handler(recorder)
+        .start()
+        .await
+        .expect("it starts");
+    Peer::connect(addr_of(&server)).await.expect_end().await;
+    assert_eq!(log.next().await, Event::Error(None, ErrorKind::Panic));
+    let mut peer = Peer::connect(addr_of(&server)).await;
+    peer.send(b"hello").await;
+    peer.expect(b"hello").await;
+    drop(peer);
+    stop(&server).await;
+}
