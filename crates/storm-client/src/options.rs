@@ -222,7 +222,7 @@ pub enum ConnectError {
         /// [headers](storm_ws_proto::handshake::ResponseError::headers).
         #[source]
         error: Box<storm_ws_proto::handshake::ResponseError>,
-        /// The body of its answer, up to 64 KiB.
+        /// The body of its answer, up to 64 KiB of what comes within a second. Empty if the answer is not HTTP, or says 101.
         body: bytes::Bytes,
     },
 }

@@ -107,6 +107,43 @@ async fn other_statuses_are_kept_with_their_headers_and_body() {
 }
 
 #[tokio::test]
+async fn a_refusals_body_is_what_its_head_says_it_is() {
+    let chunks = "Transfer-Encoding: Chunked\r\n\r\n3;x=\"y\"\r\nsor\r\n3\r\nry!\r\n0\r\n\r\n";
+    let trailer = chunks.replace("0\r\n\r\n", "00\r\nX-Trailer: 1\r\n\r\n");
+    for (rest, body) in [
+        (chunks, "sorry!"),
+        (&trailer, "sorry!"),
+        ("Transfer-Encoding: gzip\r\n\r\n\x1F", ""),
+        ("Content-Length: 6\r\n\r\nsorry!HTTP/1.1", "sorry!"),
+        ("Content-Length: none\r\n\r\nsorry!", ""),
+    ] {
+        // The stream goes on: nobody waits for its end.
+        let began = tokio::time::Instant::now();
+        let answer = format!("HTTP/1.1 403 Forbidden\r\n{rest}");
+        assert_eq!(refusal(answered(WsClient::new, &answer).await).1, body, "{rest}");
+        assert!(began.elapsed() < Duration::from_millis(900), "{rest}");
+    }
+    // What has no other end ends with the stream, and so does what breaks off.
+    for (rest, body) in [
+        ("\r\nsorry!", "sorry!"),
+        ("Transfer-Encoding: chunked\r\n\r\n6\r\nsor", "sor"),
+        ("Transfer-Encoding: chunked\r\n\r\n6\r\nsorry!\r\nFFFFFFFFFFFFFFFF\r\n!", "sorry!!"),
+        ("Transfer-Encoding: chunked\r\n\r\n6\r\nsorry!\r\nwhat\r\n!", "sorry!"),
+    ] {
+        let (listener, uri) = listen().await;
+        let connecting = tokio::spawn(async move { WsClient::new(uri).connect().await.map(drop) });
+        let mut peer = Peer::accept_raw(&listener).await;
+        peer.upgrade_request().await;
+        peer.write(format!("HTTP/1.1 403 Forbidden\r\n{rest}")).await;
+        drop(peer);
+        assert_eq!(refusal(soon(connecting).await.unwrap()).1, body, "{rest}");
+    }
+    for answer in ["HTTP/1.1 101 Switching Protocols\r\n\r\nframes", "SSH-2.0-OpenSSH\r\n"] {
+        assert_eq!(refusal(answered(WsClient::new, answer).await).1, "", "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_end_instead_of_an_answer_is_an_io_error() {
     for answer in ["", "HTTP/1.1 101 Sw"] {
         let (listener, uri) = listen().await;

@@ -7,6 +7,7 @@ use bytes::{Buf, BytesMut};
 use storm_ws_proto::handshake::{
     ClientHandshake, Connected, HandshakeError, HeadLimits, Request, RequestReader, ResponseError,
 };
+use storm_ws_proto::http::{HeaderMap, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Room for the first read: the head of nearly every request.
@@ -72,10 +73,16 @@ pub async fn read_response<S: AsyncRead + Unpin>(
             }
             Ok(None) => {}
             Err(error) => {
-                if let ResponseError::Status { headers, body_at, .. } = &error {
-                    buffer.advance((*body_at).min(buffer.len()));
-                    // What came by then stays in the buffer.
-                    let _ = tokio::time::timeout(BODY_WAIT, read_body(stream, buffer, headers)).await;
+                match &error {
+                    ResponseError::Status { status, headers, body_at } => {
+                        buffer.advance((*body_at).min(buffer.len()));
+                        let body = Body::of(*status, headers);
+                        // What came by then stays.
+                        let _ = tokio::time::timeout(BODY_WAIT, body.read(stream, buffer)).await;
+                        body.finish(buffer);
+                    }
+                    // No head, or one that nothing belongs to but frames.
+                    _ => buffer.clear(),
                 }
                 return Err(UpgradeError::Head(error));
             }
@@ -83,23 +90,81 @@ pub async fn read_response<S: AsyncRead + Unpin>(
     }
 }
 
-/// Reads the body of a refusal as far as it says how long it is; the caller gets what there is.
-async fn read_body<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    body: &mut BytesMut,
-    headers: &storm_ws_proto::http::HeaderMap,
-) {
-    let announced =
-        headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let wanted = announced.unwrap_or(0).min(MAX_BODY);
-    body.truncate(wanted);
-    while body.len() < wanted {
-        body.reserve(FIRST_READ);
-        let mut rest = (&mut *stream).take((wanted - body.len()) as u64);
-        if !matches!(rest.read_buf(body).await, Ok(1..)) {
-            break;
+/// How the body of a refusal ends (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// After so many bytes.
+    Sized(usize),
+    /// With a chunk of no bytes.
+    Chunked,
+    /// With the stream.
+    Rest,
+}
+
+impl Body {
+    fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            return Self::Sized(0);
+        }
+        if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
+            // Of another coding nothing can be made.
+            return if coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                Self::Chunked
+            } else {
+                Self::Sized(0)
+            };
+        }
+        match headers.get(header::CONTENT_LENGTH) {
+            Some(len) => Self::Sized(len.to_str().ok().and_then(|len| len.parse().ok()).unwrap_or(0)),
+            None => Self::Rest,
         }
     }
+
+    /// Whether `received` holds all of it, or as much as is kept.
+    fn is_whole(self, received: &[u8]) -> bool {
+        received.len() >= MAX_BODY
+            || match self {
+                Self::Sized(len) => received.len() >= len,
+                // However the last chunk ends, it ends like this: not each byte is worth a look at all of them.
+                Self::Chunked => received.ends_with(b"\r\n\r\n") && unchunked(received).1,
+                Self::Rest => false,
+            }
+    }
+
+    /// Reads it to its end; the caller gets what there is.
+    async fn read<S: AsyncRead + Unpin>(self, stream: &mut S, received: &mut BytesMut) {
+        while !self.is_whole(received) {
+            received.reserve(FIRST_READ);
+            if !matches!(stream.read_buf(received).await, Ok(1..)) {
+                break;
+            }
+        }
+    }
+
+    /// Leaves the body in `received`, and nothing else.
+    fn finish(self, received: &mut BytesMut) {
+        match self {
+            Self::Sized(len) => received.truncate(len),
+            Self::Chunked => *received = unchunked(received).0,
+            Self::Rest => {}
+        }
+        received.truncate(MAX_BODY);
+    }
+}
+
+/// What the chunks at the start of `received` hold (RFC 9112 §7.1), and whether the last one is among them, or what is no chunk.
+fn unchunked(mut received: &[u8]) -> (BytesMut, bool) {
+    let mut body = BytesMut::new();
+    while let Some(end) = received.windows(2).position(|two| two == b"\r\n") {
+        let (line, rest) = (&received[..end], &received[end + 2..]);
+        let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        let size = str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+        let Some(size @ 1..) = size else { return (body, true) };
+        body.extend_from_slice(&rest[..size.min(rest.len())]);
+        let Some(behind) = size.checked_add(2).and_then(|size| rest.get(size..)) else { break };
+        received = behind;
+    }
+    (body, false)
 }
 
 /// Writes a final answer and ends the stream. The peer gets to read it for certain after a [`linger`].
