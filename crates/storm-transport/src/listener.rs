@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use storm_core::ip::canonical;
-use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 use crate::{SocketOptions, Stream};
@@ -309,7 +309,7 @@ impl Listener {
             Self::Tcp(listener, options) => {
                 let (stream, addr) = listener.accept().await?;
                 if cfg!(not(target_os = "linux")) {
-                    options.apply(&(&stream).into())?;
+                    options.apply(&(&stream).into()).map_err(|error| refused(&stream, error))?;
                 }
                 // A peer of IPv4 by its own address, though it came by a listener on `[::]`.
                 Ok((Stream::Tcp(stream), Some(canonical(addr))))
@@ -317,7 +317,7 @@ impl Listener {
             Self::Handed(listener, options) => {
                 let (stream, addr) = listener.accept().await?;
                 // What its opener set stays where our options leave it to the system.
-                options.apply_late(&(&stream).into())?;
+                options.apply_late(&(&stream).into()).map_err(|error| refused(&stream, error))?;
                 Ok((Stream::Tcp(stream), Some(canonical(addr))))
             }
             #[cfg(unix)]
@@ -326,6 +326,15 @@ impl Listener {
                 Ok((stream.into(), None))
             }
         }
+    }
+}
+
+/// An option could not be set on an accepted socket: some systems take none for a connection that was reset meanwhile, which is then
+/// that connection's end and nothing else.
+fn refused(stream: &TcpStream, error: io::Error) -> io::Error {
+    match stream.peer_addr() {
+        Ok(_) => error,
+        Err(_) => io::Error::new(io::ErrorKind::ConnectionAborted, error),
     }
 }
 
@@ -382,5 +391,25 @@ impl Drop for SocketFile {
         if Self::identity_of(&self.path).is_ok_and(|now| now == self.identity) {
             drop(std::fs::remove_file(&self.path));
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_option_that_a_reset_connection_does_not_take_is_that_connections_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let connecting = TcpStream::connect(listener.local_addr().expect("an address"));
+        let (peer, accepted) = tokio::join!(connecting, listener.accept());
+        let (mut peer, (stream, _)) = (peer.expect("a connection"), accepted.expect("a connection"));
+        let kind = || refused(&stream, io::ErrorKind::InvalidInput.into()).kind();
+        assert_eq!(kind(), io::ErrorKind::InvalidInput, "the option's fault");
+        crate::Transport::reset_on_drop(&mut peer);
+        drop(peer);
+        let reset = tokio::time::timeout(std::time::Duration::from_secs(10), stream.readable()).await;
+        reset.expect("soon").expect("it is readable");
+        assert_eq!(kind(), io::ErrorKind::ConnectionAborted);
     }
 }
