@@ -42,7 +42,7 @@ pub struct ClientOptions {
     /// [default options](storm_transport::ClientTlsOptions) if there are none.
     #[cfg(feature = "tls")]
     pub tls: Option<storm_transport::ClientTlsOptions>,
-    /// Options of the socket.
+    /// Options of the TCP socket. A given stream stays as it is.
     pub socket: SocketOptions,
     /// Limits and deadlines of the session.
     pub session: SessionOptions,

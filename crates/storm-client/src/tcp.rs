@@ -61,7 +61,7 @@ impl Default for TcpClient {
 }
 
 impl TcpClient {
-    /// A client for `addr`: `host:port`, a socket address, or the path of a unix socket. Nothing is opened yet.
+    /// A client for `addr`: `host:port`, a socket address, or the [`Path`](std::path::Path) of a unix socket. Nothing is opened yet.
     pub fn new(addr: impl Into<ConnectAddr>) -> Self {
         Self {
             addr: addr.into(),
@@ -170,6 +170,7 @@ where
 
     /// [`connect`](Self::connect), over a stream that is open already; the address says at most which host TLS is to verify.
     /// An abort resets a TCP socket, and drops any other stream.
+    /// What concerns the way to the server (resolver, proxy, options of the socket) has no effect.
     ///
     /// # Cancel safety
     /// Dropping the future drops the stream.

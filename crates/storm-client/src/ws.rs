@@ -311,6 +311,7 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
 
     /// [`connect`](Self::connect), over a stream that is open already; the URI says what to ask for, and for `wss://` which
     /// host TLS is to verify. An abort resets a TCP socket, and drops any other stream.
+    /// What concerns the way to the server (resolver, proxy, options of the socket) has no effect.
     ///
     /// # Cancel safety
     /// Dropping the future drops the stream.

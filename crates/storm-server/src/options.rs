@@ -21,7 +21,8 @@ use crate::proxied::Proxies;
 #[must_use = "a setter returns the changed options"]
 pub struct ServerOptions {
     /// Connections the kernel completes before we accept them. Default 128; the system may cap it
-    /// (`net.core.somaxconn` on Linux). A longer queue rides out longer bursts of connects.
+    /// (`net.core.somaxconn` on Linux). A longer queue rides out longer bursts of connects. Listeners that were opened
+    /// elsewhere keep theirs.
     pub backlog: u32,
     /// Serves connections in threads of the server's own, each with a current-thread runtime (`std::thread::available_parallelism()`
     /// of them for one per core). Default `None`: in the runtime the server is started in.
@@ -97,7 +98,7 @@ pub struct ServerOptions {
     /// Speaks TLS on every connection. Default `None`: none.
     #[cfg(feature = "tls")]
     pub tls: Option<storm_transport::TlsOptions>,
-    /// Options of each socket.
+    /// Options of each TCP socket that is accepted here; streams given to [`serve`](crate::ServerHandle::serve) stay as they are.
     pub socket: SocketOptions,
     /// Limits and deadlines of each session.
     pub session: SessionOptions,

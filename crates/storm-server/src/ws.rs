@@ -64,7 +64,7 @@ impl Default for WsServer {
 }
 
 impl WsServer {
-    /// A server for `addr`: `host:port`, a socket address, the path of a unix socket, or a listener that is open already, of
+    /// A server for `addr`: `host:port`, a socket address, the [`Path`](std::path::Path) of a unix socket, or a listener that is open already, of
     /// the standard library or of tokio. Nothing is bound yet.
     pub fn bind(addr: impl Into<BindAddr>) -> Self {
         Self { addrs: vec![addr.into()], ..Self::unbound() }

@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 
 use crate::{SocketOptions, Stream};
 
-/// Where a server listens: `host:port`, a [`SocketAddr`], a unix socket path, or a listener that is open already (socket
-/// activation, say), of the standard library or of tokio.
+/// Where a server listens: `host:port`, a [`SocketAddr`], the [`std::path::Path`] of a unix socket, or a listener that is
+/// open already (socket activation, say), of the standard library or of tokio.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BindAddr {

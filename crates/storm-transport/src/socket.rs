@@ -7,7 +7,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use storm_core::ConfigError;
 
-/// Options of every TCP socket of a server or client. Unix sockets have none of them. Each has a setter of the same name.
+/// Options of every TCP socket that a server or client opens or accepts. Unix sockets have none of them, and streams that
+/// were opened elsewhere stay as they are. Each has a setter of the same name.
 ///
 /// ```
 /// use std::time::Duration;

@@ -30,7 +30,7 @@ pub use storm_proxy_proto::{HttpConnectError, Reply, Socks5Error, TargetError};
 
 use crate::{SocketOptions, Stream};
 
-/// Where a client connects: `host:port`, a [`SocketAddr`], or a unix socket path.
+/// Where a client connects: `host:port`, a [`SocketAddr`], or the [`std::path::Path`] of a unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectAddr {
