@@ -207,7 +207,7 @@ pub(crate) async fn launch<E: Endpoint>(
             let most = delays.options().max_first_attempts.map(|attempts| attempts - 1);
             match retry(&endpoint, &shared, delays, most, Some(error)).await {
                 Retried::Connected(ready) => ready,
-                Retried::Failed(error) => return Err(error),
+                Retried::Failed(error, _) => return Err(error),
                 Retried::Unwanted => unreachable!("nobody has a handle to disconnect yet"),
             }
         }
@@ -279,9 +279,9 @@ async fn replace<E: Endpoint>(endpoint: &E, delays: &mut Delays, shared: &Shared
     match retry(endpoint, shared, delays, most, None).await {
         Retried::Connected(ready) => Some(ready),
         Retried::Unwanted => None,
-        Retried::Failed(error) => {
+        Retried::Failed(error, why) => {
             // Why nothing follows is news, even where the error itself would not be.
-            let is_news = !error.is_expected() || !shared.is_worth_it(&error);
+            let is_news = !error.is_expected() || why == GaveUp::Hopeless || !shared.is_worth_it(&error);
             let error = shared.failed(error);
             trace::gave_up(&error);
             if is_news {
@@ -295,10 +295,18 @@ async fn replace<E: Endpoint>(endpoint: &E, delays: &mut Delays, shared: &Shared
 /// What a row of attempts came to.
 enum Retried<R> {
     Connected(R),
-    /// Not worth another attempt, or there have been enough.
-    Failed(ConnectError),
+    Failed(ConnectError, GaveUp),
     /// The client is to end.
     Unwanted,
+}
+
+/// Why there is no further attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GaveUp {
+    /// There have been enough; whether the last error would be worth another one nobody has asked.
+    Exhausted,
+    /// It is not.
+    Hopeless,
 }
 
 /// Makes up to `most` attempts, each after its delay, until one succeeds; `failed` is the error of an attempt before. An error that
@@ -312,10 +320,11 @@ async fn retry<E: Endpoint>(
 ) -> Retried<E::Ready> {
     let mut attempt: u32 = 0;
     loop {
-        if let Some(error) =
-            failed.take_if(|error| most.is_some_and(|most| attempt >= most) || !shared.is_worth_it(error))
-        {
-            return Retried::Failed(error);
+        if let Some(error) = failed.take_if(|_| most.is_some_and(|most| attempt >= most)) {
+            return Retried::Failed(error, GaveUp::Exhausted);
+        }
+        if let Some(error) = failed.take_if(|error| !shared.is_worth_it(error)) {
+            return Retried::Failed(error, GaveUp::Hopeless);
         }
         attempt = attempt.saturating_add(1);
         let delay = delays.next(attempt, failed.as_ref().and_then(ConnectError::retry_after));

@@ -355,3 +355,24 @@ async fn disconnect_lets_queued_messages_leave() {
     assert_eq!(log.disconnected().await, DisconnectReason::ClosedByClient);
     stop(&server).await;
 }
+
+#[tokio::test]
+async fn of_each_error_it_is_asked_once_whether_it_is_worth_another_attempt() {
+    for (most, worth_it, asked) in [(None, false, 1), (Some(2), true, 2), (Some(1), false, 1)] {
+        let listener = listen(unused_port().await);
+        let (ask, mut answers) = mpsc::unbounded_channel();
+        let client = TcpClient::new(listener.local_addr().unwrap())
+            .reconnect(ReconnectOptions::default().delay(DELAY).max_attempts(most))
+            .retry_if(move |_| {
+                ask.send(()).unwrap();
+                worth_it
+            })
+            .connect();
+        let client = soon(client).await.unwrap();
+        drop((accept(&listener).await, listener));
+        soon(client.closed()).await;
+        let count = std::iter::from_fn(|| answers.try_recv().ok()).count();
+        assert_eq!(count, asked, "{most:?}, {worth_it}");
+        assert_eq!(client.hub().metrics().error_count, u64::from(!worth_it));
+    }
+}

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::fault;
+
 /// No address of a name took the connection: the addresses in the order in which they failed, with their errors.
 ///
 /// It is the inner error of the [`io::Error`] a failed attempt to connect to a name ends with.
@@ -44,19 +46,23 @@ impl AddressesFailed {
         &self.0
     }
 
-    /// One kind for all: that of the last attempt, but a family this host cannot reach at all says little.
+    /// One kind for all: that of the last attempt, but a family this host cannot reach at all, or does not even have, says
+    /// little.
     fn kind(&self) -> io::ErrorKind {
-        let unreachable = |kind: &io::ErrorKind| {
+        let unreachable = |error: &io::Error| {
             matches!(
-                kind,
+                error.kind(),
                 io::ErrorKind::NetworkUnreachable
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::AddrNotAvailable
             )
         };
-        let kinds = || self.0.iter().rev().map(|(_, error)| error.kind());
-        let telling = kinds().find(|kind| !unreachable(kind));
-        telling.or_else(|| kinds().next()).unwrap_or(io::ErrorKind::NotFound)
+        let errors = || self.0.iter().rev().map(|(_, error)| error);
+        let telling = || errors().filter(|error| !unreachable(error));
+        // A host without IPv6 has no kind for that.
+        let usual = telling().find(|error| fault::is_expected(error));
+        let said = usual.or_else(|| telling().next()).or_else(|| errors().next());
+        said.map_or(io::ErrorKind::NotFound, io::Error::kind)
     }
 }
 
@@ -302,6 +308,18 @@ mod tests {
         for (addr, error) in attempts {
             assert!(text.contains(&format!("{addr}: {error}")), "{text}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_without_ipv6_says_what_became_of_ipv4() {
+        // `EAFNOSUPPORT`, at once.
+        let script = Script::new(&[
+            (v4(1), Duration::ZERO, Err(io::ErrorKind::ConnectionRefused)),
+            (v6(1), Duration::ZERO, Err(io::ErrorKind::Other)),
+        ]);
+        assert_eq!(script.run(Some(DELAY)).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let script = Script::new(&[(v6(1), Duration::ZERO, Err(io::ErrorKind::Other))]);
+        assert_eq!(script.run(Some(DELAY)).await.unwrap_err().kind(), io::ErrorKind::Other);
     }
 
     #[tokio::test(start_paused = true)]
