@@ -160,7 +160,7 @@ impl<E> WsClient<E> {
     }
 
     /// Offers these subprotocols, the most wanted first, behind those of earlier calls. [`WsSession::protocol`] says which one
-    /// the server chose.
+    /// the server chose, [`WsSession::response_headers`] what else it has answered.
     pub fn subprotocols<T: Into<String>>(mut self, protocols: impl IntoIterator<Item = T>) -> Self {
         self.protocols.extend(protocols.into_iter().map(Into::into));
         self
@@ -412,6 +412,7 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         let mut agreed = Agreed::default();
         agreed.protocol = connected.protocol;
         agreed.target = request.target().to_owned();
+        agreed.response_headers = Some(Box::new(connected.headers));
         #[cfg(feature = "deflate")]
         {
             agreed.deflate = connected.deflate;

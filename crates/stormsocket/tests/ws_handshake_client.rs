@@ -450,3 +450,34 @@ async fn a_disconnect_during_a_delay_ends_it_at_once() {
     soon(client.disconnect()).await;
     assert_eq!(client.state(), ConnectionState::Closed);
 }
+
+#[tokio::test]
+async fn the_headers_of_the_servers_answer_are_the_clients_sessions() {
+    let served = std::sync::atomic::AtomicUsize::new(1);
+    let server = WsServer::bind("127.0.0.1:0")
+        .on_upgrade(move |_| {
+            let number = served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async move { Ok(stormsocket::Accept::new().header("Set-Cookie", format!("node={number}"))?) }
+        })
+        .start()
+        .await
+        .unwrap();
+    let (connected, mut cookies) = mpsc::unbounded_channel();
+    let client = WsClient::new(format!("ws://{}", server.local_addr().unwrap()))
+        .reconnect(ReconnectOptions::default().delay(Duration::ZERO))
+        .on_connected(move |session| {
+            let headers = session.response_headers().expect("of a client");
+            connected.send(headers["set-cookie"].clone()).unwrap();
+            async {}
+        })
+        .connect();
+    let client = soon(client).await.unwrap();
+    for number in 1..=3 {
+        assert_eq!(soon(cookies.recv()).await.unwrap(), format!("node={number}"));
+        let theirs = server.sessions().iter().next().and_then(|session| stormsocket::WsSession::of(&session));
+        assert!(theirs.is_none_or(|session| session.response_headers().is_none()));
+        client.session().abort();
+    }
+    client.abort();
+    soon(client.closed()).await;
+}

@@ -11,6 +11,7 @@ use storm_core::driver::Driver;
 use storm_core::outbox::Control;
 use storm_core::{BoxError, DisconnectReason, EarlyItems, Hub, Message, MessageRef, Peer, Role, Session};
 use storm_ws_proto::handshake::{Accepted, Upgrade};
+use storm_ws_proto::http::HeaderMap;
 use storm_ws_proto::{
     CloseCode, CloseFrame, Heartbeat, HeartbeatAction, Incoming, ProtocolError, Receiver, Sender,
 };
@@ -52,6 +53,8 @@ pub struct Agreed {
     pub deflate_options: Option<storm_ws_proto::DeflateOptions>,
     /// Values the session is to carry from the beginning.
     pub items: EarlyItems,
+    /// All headers of the server's answer, on the client's side.
+    pub response_headers: Option<Box<HeaderMap>>,
 }
 
 impl Agreed {
@@ -68,6 +71,7 @@ impl Agreed {
             #[cfg(feature = "deflate")]
             deflate_options: accepted.deflate_options,
             items: EarlyItems::default(),
+            response_headers: None,
         }
     }
 }
@@ -96,7 +100,7 @@ impl WsProtocol {
             }
             None => (sender, receiver),
         };
-        let details = Box::new(Details::new(agreed.protocol, agreed.target));
+        let details = Box::new(Details::new(agreed.protocol, agreed.target, agreed.response_headers));
         let encoder = WsEncode::new(sender, writer);
         let driver = Driver::register_with(hub, role, peer, encoder, Some(details), agreed.items);
         let state = State {

@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use parking_lot::Mutex;
 use storm_core::outbox::{Control, Part};
 use storm_core::{ConnectionState, DisconnectReason, SendError, Session};
+use storm_ws_proto::http::HeaderMap;
 use storm_ws_proto::{CloseCode, CloseFrame, MAX_CONTROL};
 
 const NO_ROUND_TRIP: u64 = u64::MAX;
@@ -24,7 +25,7 @@ pub struct WsSession(Session);
 /// What a WebSocket session keeps besides.
 #[derive(Debug)]
 pub(super) struct Details {
-    /// `None` for no subprotocol and the target `/`, which is what most sessions have.
+    /// `None` for no subprotocol and the target `/`, which is what most sessions of a server have.
     agreed: Option<Box<Agreement>>,
     /// Microseconds.
     round_trip: AtomicU64,
@@ -36,6 +37,7 @@ pub(super) struct Details {
 struct Agreement {
     protocol: Option<Box<str>>,
     target: Box<str>,
+    response: Option<Box<HeaderMap>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,11 +58,11 @@ struct Ping {
 }
 
 impl Details {
-    pub(super) fn new(protocol: Option<String>, target: String) -> Self {
+    pub(super) fn new(protocol: Option<String>, target: String, response: Option<Box<HeaderMap>>) -> Self {
         Self {
-            agreed: (protocol.is_some() || target != "/").then(|| {
+            agreed: (protocol.is_some() || target != "/" || response.is_some()).then(|| {
                 let protocol = protocol.map(String::into_boxed_str);
-                Box::new(Agreement { protocol, target: target.into_boxed_str() })
+                Box::new(Agreement { protocol, target: target.into_boxed_str(), response })
             }),
             round_trip: AtomicU64::new(NO_ROUND_TRIP),
             rare: Mutex::new(None),
@@ -152,6 +154,19 @@ impl WsSession {
     /// The query of the request, if it had one.
     pub fn query(&self) -> Option<&str> {
         self.details().target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// All headers of the server's answer to the upgrade; `None` on the server's side.
+    ///
+    /// ```
+    /// use storm_transport::ws::WsSession;
+    ///
+    /// fn cookie(session: &WsSession) -> Option<&str> {
+    ///     session.response_headers()?.get("set-cookie")?.to_str().ok()
+    /// }
+    /// ```
+    pub fn response_headers(&self) -> Option<&HeaderMap> {
+        self.details().agreed.as_ref()?.response.as_deref()
     }
 
     /// How long the peer took to answer the newest ping that it has answered: a heartbeat's, or one of
@@ -319,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_ping_that_has_not_left_takes_nothing_back_but_itself() {
-        let details = Details::new(None, "/".to_owned());
+        let details = Details::new(None, "/".to_owned(), None);
         let round_trip = || details.round_trip.swap(NO_ROUND_TRIP, Ordering::Relaxed);
         let now = Instant::now();
         let ping = |payload: &'static str| details.ping(Bytes::from_static(payload.as_bytes()), now);
