@@ -1,5 +1,6 @@
 //! One connection after the other, until this side has had enough.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +78,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) options: ClientOptions,
     pub(crate) queue: Option<Arc<Queue>>,
-    hooks: Hooks,
+    /// None once the client has ended, since what they hold may lead back here.
+    hooks: Mutex<Arc<Hooks>>,
     current: Mutex<Current>,
     /// Becomes true, once, when the client is to end.
     pub(crate) disconnecting: watch::Sender<bool>,
@@ -99,7 +101,7 @@ impl Shared {
             hub,
             options,
             queue: queued.map(|bytes| Arc::new(Queue::new(bytes))),
-            hooks,
+            hooks: Mutex::new(Arc::new(hooks)),
             current: Mutex::new(Current { session: None, failure: None, ended: false }),
             disconnecting: watch::channel(false).0,
         }
@@ -144,9 +146,14 @@ impl Shared {
         }
     }
 
+    /// To be called without a lock: they are the user's code.
+    fn hooks(&self) -> Arc<Hooks> {
+        self.hooks.lock().clone()
+    }
+
     /// Whether an error is worth another attempt.
     fn is_worth_it(&self, error: &ConnectError) -> bool {
-        match &self.hooks.retry_if {
+        match &self.hooks().retry_if {
             // A panic in it decides nothing: the usual answer stands.
             Some(retry_if) => catch_unwind_in(|| retry_if(error)).unwrap_or_else(|_| error.is_retryable()),
             None => error.is_retryable(),
@@ -158,7 +165,7 @@ impl Shared {
         if reason == DisconnectReason::ClosedByClient || self.is_disconnecting() {
             return false;
         }
-        match (&self.hooks.reconnect_if, self.session()) {
+        match (&self.hooks().reconnect_if, self.session()) {
             // A panic in it decides nothing, either.
             (Some(reconnect_if), Some(session)) => {
                 catch_unwind_in(|| reconnect_if(&session, reason)).unwrap_or(true)
@@ -247,6 +254,8 @@ impl Drop for Life {
         if let Some(queue) = &self.shared.queue {
             queue.over(self.shared.session().and_then(|session| session.disconnect_reason()));
         }
+        let hooks = mem::take(&mut *self.shared.hooks.lock());
+        drop(hooks);
     }
 }
 
@@ -341,7 +350,7 @@ async fn retry<E: Endpoint>(
         tracing::debug!(target: "stormsocket::client", attempt, delay_ms, "reconnecting");
         let opening = async {
             tokio::time::sleep(delay).await;
-            for handler in &shared.hooks.on_reconnecting {
+            for handler in &shared.hooks().on_reconnecting {
                 match catch_unwind_of(async { handler(attempt, delay).await }).await {
                     Ok(Ok(())) => {}
                     Ok(Err(failures)) => {

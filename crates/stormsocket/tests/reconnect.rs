@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use stormsocket::{
@@ -375,4 +376,33 @@ async fn of_each_error_it_is_asked_once_whether_it_is_worth_another_attempt() {
         assert_eq!(count, asked, "{most:?}, {worth_it}");
         assert_eq!(client.hub().metrics().error_count, u64::from(!worth_it));
     }
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_lets_go_of_its_hooks_though_a_handle_is_kept() {
+    let listener = listen(unused_port().await);
+    let held = Arc::new(OnceLock::new());
+    let hold = || held.clone();
+    let (reconnecting, retry, reconnect, data) = (hold(), hold(), hold(), hold());
+    let client = TcpClient::new(listener.local_addr().unwrap())
+        .reconnect(ReconnectOptions::default())
+        .on_reconnecting(move |_, _| {
+            let _held = &reconnecting;
+            async {}
+        })
+        .retry_if(move |_| retry.get().is_some())
+        .reconnect_if(move |_, _| reconnect.get().is_some())
+        .on_data(move |_, _| {
+            let _held = &data;
+            async {}
+        })
+        .connect();
+    let client = soon(client).await.unwrap();
+    // A cycle, until it ends.
+    held.set(client.clone()).unwrap();
+    let _stream = accept(&listener).await;
+    assert_eq!(Arc::strong_count(&held), 5);
+    client.abort();
+    soon(client.closed()).await;
+    assert_eq!(Arc::strong_count(&held), 1);
 }
