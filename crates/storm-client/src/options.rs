@@ -186,7 +186,7 @@ pub enum ConnectError {
     #[error("not connected within {0:?}")]
     TimedOut(Duration),
     /// The name did not resolve ([`LookupFailed`]), or no address of it took the connection: [`AddressesFailed`] has the error
-    /// of each.
+    /// of each. Or the connection broke off before the handshakes were done.
     ///
     /// [`AddressesFailed`]: storm_transport::connect::AddressesFailed
     /// [`LookupFailed`]: storm_transport::connect::LookupFailed

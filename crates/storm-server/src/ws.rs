@@ -179,8 +179,9 @@ impl<E> WsServer<E> {
 
     /// Answers plain HTTP GET requests on the same port: a health check, a page. HEAD requests get the same answer, less its
     /// body. They may be of HTTP/1.0, and then without `Host`. Each connection gets one answer. Default: they get 426, and those
-    /// of HTTP/1.0 get 505. Runs within the handshake budget. A panic, or a mistake in making the answer, is reported and
-    /// answered with 500. There is one such hook: the last one set.
+    /// of HTTP/1.0 get 505. Runs within the handshake budget, which is also the time the answer has to leave: no place for
+    /// downloads. A panic, or a mistake in making the answer, is reported and answered with 500. There is one such hook: the last
+    /// one set.
     ///
     /// ```
     /// use storm_server::{HttpResponse, StatusCode, WsServer};
