@@ -167,7 +167,6 @@ fn other_statuses_carry_status_and_headers() {
         ("HTTP/1.1 401 Unauthorized", 401),
         ("HTTP/1.1 503", 503),
         ("HTTP/1.0 400 Bad Request", 400),
-        ("HTTP/1.1 100 Continue", 100),
     ] {
         let error =
             answer(&request("ws://a/"), &[line, "Location: http://b/", "Retry-After: 3"]).unwrap_err();
@@ -253,6 +252,23 @@ fn deflate_is_offered_and_checked() {
         let error = answer(&request, &good(&[&line])).unwrap_err();
         assert!(matches!(error, ResponseError::InvalidExtensions { .. }), "{value}");
     }
+}
+
+#[test]
+fn interim_answers_come_before_the_one_that_counts() {
+    let request = request("ws://a.example");
+    let interim = ["HTTP/1.1 103 Early Hints", "Link: </a>", "", "HTTP/1.1 100 Continue", ""];
+    answer(&request, &[&interim[..], &good(&[])[..]].concat()).unwrap();
+    let refused =
+        answer(&request, &[&interim[..], &["HTTP/1.1 403 Forbidden", "X: y"]].concat()).unwrap_err();
+    let ResponseError::Status { status, headers, body_at } = refused else { panic!("{refused:?}") };
+    assert_eq!((status, headers.len()), (StatusCode::FORBIDDEN, 1));
+    let heads = [interim.join("\r\n"), "HTTP/1.1 403 Forbidden\r\nX: y\r\n\r\n".to_owned()];
+    assert_eq!(body_at, heads.join("\r\n").len());
+    // All of them together are bounded.
+    let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+    let read = request.encode(NONCE, HeadLimits::default()).1.read(endless.as_bytes());
+    assert_eq!(read.map(|_| ()), Err(ResponseError::HeadTooLarge { max: 16_384 }));
 }
 
 #[test]

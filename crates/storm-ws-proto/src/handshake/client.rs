@@ -70,7 +70,7 @@ pub enum ResponseError {
         status: StatusCode,
         /// All headers as received.
         headers: Box<HeaderMap>,
-        /// Length of the head: the body begins here in what was received.
+        /// Length of the head, and of interim answers in front of it: the body begins here in what was received.
         body_at: usize,
     },
     /// `Upgrade` is not `websocket`.
@@ -288,6 +288,7 @@ impl ClientRequest {
             deflate: self.deflate,
             limits,
             scanner: HeadScanner::default(),
+            interim: 0,
         };
         (out.into(), handshake)
     }
@@ -338,34 +339,46 @@ pub struct ClientHandshake {
     deflate: Deflate,
     limits: HeadLimits,
     scanner: HeadScanner,
+    /// Bytes of interim answers, in front of the head that counts.
+    interim: usize,
 }
 
 impl ClientHandshake {
     /// Reads the head at the start of `received`, which holds everything received so far; `None` until
-    /// it is whole. With it comes its length.
+    /// it is whole. With it comes its length, that of interim answers (100, 103) in front of it included.
     ///
     /// # Errors
     /// What is wrong with the response, once its head is whole or certainly none.
     pub fn read(&mut self, received: &[u8]) -> Result<Option<(Connected, usize)>, ResponseError> {
         let max = self.limits.max_bytes;
-        if received.first().is_some_and(|first| *first != b'H' && *first != b'\r') {
-            return Err(ResponseError::Malformed);
-        }
-        match self.scanner.find_end(&received[..received.len().min(max)]) {
-            Err(_) => Err(ResponseError::Malformed),
-            Ok(Some(end)) => self.check(&received[..end]).map(|connected| Some((connected, end))),
-            Ok(None) if received.len() >= max => Err(ResponseError::HeadTooLarge { max }),
-            Ok(None) => Ok(None),
+        loop {
+            let head = received.get(self.interim..received.len().min(max)).unwrap_or_default();
+            if head.first().is_some_and(|first| *first != b'H' && *first != b'\r') {
+                return Err(ResponseError::Malformed);
+            }
+            let end = match self.scanner.find_end(head) {
+                Err(_) => return Err(ResponseError::Malformed),
+                Ok(Some(end)) => end,
+                Ok(None) if received.len() >= max => return Err(ResponseError::HeadTooLarge { max }),
+                Ok(None) => return Ok(None),
+            };
+            let (status, headers) = self.parse(&head[..end])?;
+            let len = self.interim + end;
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                return self.check(headers).map(|connected| Some((connected, len)));
+            }
+            // RFC 9110 §15.2: interim answers may come before the one that counts.
+            if !status.is_informational() {
+                return Err(ResponseError::Status { status, headers: Box::new(headers), body_at: len });
+            }
+            self.interim = len;
+            self.scanner = HeadScanner::default();
         }
     }
 
     /// RFC 6455 §4.1: what the client must verify.
-    fn check(&self, head: &[u8]) -> Result<Connected, ResponseError> {
-        let (status, headers) = self.parse(head)?;
+    fn check(&self, headers: HeaderMap) -> Result<Connected, ResponseError> {
         let boxed = || Box::new(headers.clone());
-        if status != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(ResponseError::Status { status, headers: Box::new(headers), body_at: head.len() });
-        }
         if !headers::has_token(&headers, &header::UPGRADE, "websocket") {
             return Err(ResponseError::UpgradeMissing { headers: boxed() });
         }
