@@ -356,12 +356,21 @@ impl<E: Events<WsSession, Message>> WsClient<E> {
 
 impl<E> std::fmt::Debug for WsClient<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Headers may hold credentials.
+        // Headers may hold credentials, and so may what is left out of the URI.
         f.debug_struct("WsClient")
-            .field("uri", &self.uri)
+            .field("uri", &without_secrets(&self.uri))
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
+}
+
+/// A URI without user name, password and query.
+fn without_secrets(uri: &str) -> String {
+    let uri = uri.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 struct WsEndpoint<E> {
