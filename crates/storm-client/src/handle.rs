@@ -133,7 +133,8 @@ impl ClientHandle {
         self.session().metrics()
     }
 
-    /// The peer's address; `None` for a unix socket.
+    /// The peer's address, which is the proxy's if there is one between; `None` where the transport has none (unix sockets,
+    /// in-memory streams).
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.session().remote_addr()
     }

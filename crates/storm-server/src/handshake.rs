@@ -98,7 +98,7 @@ impl UpgradeRequest {
         drop(replaced);
     }
 
-    /// The peer's address; `None` for a unix socket.
+    /// The peer's address; `None` where the transport has none (unix sockets, in-memory streams).
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.peer.addr
     }
@@ -126,7 +126,7 @@ pub struct HttpRequest {
 }
 
 impl HttpRequest {
-    /// The peer's address; `None` for a unix socket.
+    /// The peer's address; `None` where the transport has none (unix sockets, in-memory streams).
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.peer.addr
     }
