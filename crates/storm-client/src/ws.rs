@@ -15,12 +15,12 @@ use storm_core::{
 use storm_transport::connect::Purpose;
 #[cfg(feature = "tls")]
 use storm_transport::tls::TlsConnector;
-use storm_transport::ws::upgrade::{UpgradeError, read_response};
+use storm_transport::ws::upgrade::{UpgradeError, exchange};
 use storm_transport::ws::{Agreed, WsHandler, WsOptions, WsProtocol, WsSession};
 use storm_transport::{ConnectAddr, Connection, Link};
 use storm_ws_proto::handshake::ClientRequest;
 use storm_ws_proto::http::Uri;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::options::option_setters;
 use crate::queue::Greeted;
@@ -407,10 +407,8 @@ impl<E: Events<WsSession, Message>> Endpoint for WsEndpoint<E> {
         let (stream, peer) = secure(stream, peer, self.tls.as_ref()).await?;
         let mut stream = stream;
         let (bytes, handshake) = request.encode(rand::random(), self.ws.head_limits);
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
         let mut early = BytesMut::new();
-        let connected = match read_response(&mut stream, &mut early, handshake).await {
+        let connected = match exchange(&mut stream, &bytes, &mut early, handshake).await {
             Ok(connected) => connected,
             Err(UpgradeError::Head(error)) => {
                 return Err(ConnectError::Refused { error: Box::new(error), body: early.freeze() });

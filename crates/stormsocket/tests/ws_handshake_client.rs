@@ -3,12 +3,14 @@
 
 mod ws_support;
 
+use std::io::ErrorKind::BrokenPipe;
 use std::time::Duration;
 
 use stormsocket::{
     ConnectError, ConnectionState, DisconnectReason, ErrorKind, HeadLimits, ReconnectOptions, RequestError,
     ResponseError, StatusCode, WsClient, WsServer,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use ws_support::*;
@@ -415,6 +417,30 @@ async fn a_refusal_whose_body_never_comes_is_still_a_refusal() {
     let error = soon(connecting).await.unwrap().unwrap_err();
     let ConnectError::Refused { error, body } = error else { panic!("{error:?}") };
     assert_eq!((error.status(), &body[..]), (Some(StatusCode::UNAUTHORIZED), &b"beginning"[..]));
+}
+
+#[tokio::test]
+async fn a_refusal_counts_though_the_request_was_not_read_to_its_end() {
+    let client = || WsClient::default().header("x-long", "0123456789".repeat(100));
+    // The server is gone before the request is written, or stays and reads no more of it.
+    for stays in [false, true] {
+        let (near, mut far) = duplex(64);
+        let connecting = tokio::spawn(client().connect_over(near));
+        assert_eq!(far.read_u8().await.unwrap(), b'G');
+        far.write_all(b"HTTP/1.1 431 Too long\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let kept = stays.then_some(far);
+        let error = soon(connecting).await.unwrap().unwrap_err();
+        let ConnectError::Refused { error, .. } = error else { panic!("{error:?}") };
+        assert_eq!(error.status(), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), "stays: {stays}");
+        drop(kept);
+    }
+    // Without an answer the request is what failed.
+    let (near, mut far) = duplex(64);
+    let connecting = tokio::spawn(client().connect_over(near));
+    far.read_u8().await.unwrap();
+    drop(far);
+    let error = soon(connecting).await.unwrap().unwrap_err();
+    assert!(matches!(&error, ConnectError::Io(error) if error.kind() == BrokenPipe), "{error:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The upgrade's reads and writes, for both roles. The caller bounds the time.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -51,12 +52,43 @@ pub async fn read_request<S: AsyncRead + Unpin>(
     }
 }
 
-/// Reads a response head. What follows it stays in `buffer`; of a refusal that is as much of its body as comes
-/// within a second, up to 64 KiB.
+/// Writes `request` and reads the head of its response. What follows that stays in `buffer`; of a refusal that is as much of its
+/// body as comes within a second, up to 64 KiB.
+///
+/// The two go on at the same time: a refusal counts though the server has not read the request to its end, and neither side
+/// waits for room in a pipe that the other does not empty.
 ///
 /// # Errors
 /// The head breaks a rule or does not agree, or the transport fails.
-pub async fn read_response<S: AsyncRead + Unpin>(
+pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    request: &[u8],
+    buffer: &mut BytesMut,
+    handshake: ClientHandshake,
+) -> Result<Connected, UpgradeError<ResponseError>> {
+    let (mut receiving, mut sending) = tokio::io::split(stream);
+    let mut write = pin!(async {
+        sending.write_all(request).await?;
+        sending.flush().await
+    });
+    let mut read = pin!(read_response(&mut receiving, buffer, handshake));
+    let written = tokio::select! {
+        biased;
+        written = &mut write => written,
+        response = &mut read => {
+            let connected = response?;
+            write.await?;
+            return Ok(connected);
+        }
+    };
+    match (read.await, written) {
+        // What broke first says more.
+        (Err(UpgradeError::Io(_)), Err(error)) => Err(error.into()),
+        (response, _) => response,
+    }
+}
+
+async fn read_response<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
     mut handshake: ClientHandshake,
