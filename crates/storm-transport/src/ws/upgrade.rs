@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use httparse::Status;
 use storm_ws_proto::handshake::{
     ClientHandshake, Connected, HandshakeError, HeadLimits, Request, RequestReader, ResponseError,
 };
@@ -15,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const FIRST_READ: usize = 1024;
 /// Bytes of a refusal's body that are kept for the caller.
 const MAX_BODY: usize = 64 * 1024;
+/// Bytes of the line end behind a chunk.
+const LINE_END: usize = 2;
 /// How long the rest of it is waited for: the refusal counts, whatever becomes of its body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 
@@ -187,16 +190,18 @@ impl Body {
 /// What the chunks at the start of `received` hold (RFC 9112 §7.1), and whether the last one is among them, or what is no chunk.
 fn unchunked(mut received: &[u8]) -> (BytesMut, bool) {
     let mut body = BytesMut::new();
-    while let Some(end) = received.windows(2).position(|two| two == b"\r\n") {
-        let (line, rest) = (&received[..end], &received[end + 2..]);
-        let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-        let size = str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
-        let Some(size @ 1..) = size else { return (body, true) };
+    loop {
+        let (at, size) = match httparse::parse_chunk_size(received) {
+            Ok(Status::Complete((_, 0))) | Err(_) => return (body, true),
+            Ok(Status::Complete((at, size))) => (at, usize::try_from(size).unwrap_or(usize::MAX)),
+            Ok(Status::Partial) => return (body, false),
+        };
+        let rest = &received[at..];
         body.extend_from_slice(&rest[..size.min(rest.len())]);
-        let Some(behind) = size.checked_add(2).and_then(|size| rest.get(size..)) else { break };
+        let behind = size.checked_add(LINE_END).and_then(|size| rest.get(size..));
+        let Some(behind) = behind else { return (body, false) };
         received = behind;
     }
-    (body, false)
 }
 
 /// Writes a final answer and ends the stream. The peer gets to read it for certain after a [`linger`].
