@@ -236,6 +236,23 @@ fn what_does_not_leave_is_dropped_without_the_lock() {
 }
 
 #[test]
+fn what_a_batch_has_queued_when_others_abort_is_dropped_without_the_lock() {
+    let mut driver = driver(100_000, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    driver.begin_batch();
+    let payload = Bytes::from_owner(Asking(vec![b'x'; SHARE_FROM], session.clone()));
+    assert!(poll(pin!(session.send(payload))).is_ready());
+    std::thread::scope(|scope| {
+        scope.spawn(|| session.abort());
+    });
+    let mut writing = SendQueue::default();
+    assert_eq!(driver.sync(&mut writing, 0), Wish::Abort);
+    drop(writing);
+    driver.transport_gone(DisconnectReason::Aborted, Ending::Cut);
+    assert_eq!((session.pending_send_bytes(), session.metrics().bytes_sent), (0, 0));
+}
+
+#[test]
 fn who_no_longer_waits_for_the_end_leaves_nothing_behind() {
     let mut driver = driver(100_000, SlowConsumerPolicy::Wait);
     let session = driver.session().clone();

@@ -36,7 +36,12 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.corked = None;
         self.messages_sent += std::mem::take(&mut corked.messages);
         if self.phase >= Phase::Aborting {
-            corked.queue.clear();
+            // None of it leaves. Shared payloads go where the task drops them, without the lock.
+            if corked.queue.is_copied() {
+                corked.queue.clear();
+            } else {
+                self.queue.append(&mut corked.queue);
+            }
             return;
         }
         if !corked.queue.is_empty() {
