@@ -192,10 +192,11 @@ impl Driver {
         let mut outbox = self.outbox();
         let (is_news, remains) = outbox.finish();
         drop(outbox);
-        drop(remains);
         if is_news {
             self.session.0.hub.count_ending(ending);
         }
+        // Last: the owners of payloads may panic.
+        drop(remains);
         self.session.disconnect_reason().unwrap_or(reason)
     }
 }

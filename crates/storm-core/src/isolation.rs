@@ -40,5 +40,12 @@ impl<F: Future> Future for CatchUnwind<F> {
 /// Calls `user`; a panic in it is a value. As for what it borrows, see [`catch_unwind_of`].
 #[inline]
 pub fn catch_unwind_in<R>(user: impl FnOnce() -> R) -> Result<R, PanicMessage> {
-    catch_unwind(AssertUnwindSafe(user)).map_err(|payload| PanicMessage::from_payload(payload.as_ref()))
+    catch_unwind(AssertUnwindSafe(user)).map_err(|payload| {
+        let message = PanicMessage::from_payload(payload.as_ref());
+        // Its drop is user code, too. What that panics with is left alone: so might be the next one's.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(another);
+        }
+        message
+    })
 }

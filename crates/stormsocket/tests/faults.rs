@@ -15,8 +15,8 @@ use storm_transport::Connection;
 use storm_transport::stream::Foreign;
 use storm_transport::ws::{Agreed, WsProtocol};
 use stormsocket::{
-    BoxError, DisconnectReason, Hub, LengthPrefixFramer, Message, Role, Session, WsHandler, WsOptions,
-    WsSession,
+    BoxError, DisconnectReason, ErrorKind, Hub, LengthPrefixFramer, Message, Role, Session, WsHandler,
+    WsOptions, WsSession,
 };
 use support::virtual_time::{InMemory, in_memory};
 use support::*;
@@ -216,4 +216,48 @@ async fn a_websocket_peer_that_falls_silent_is_given_up() {
         assert_eq!(peer.frame().await.first, 0x89);
     }
     peer.gone().await;
+}
+
+/// Panics when it is dropped.
+struct Fragile(Vec<u8>);
+
+impl AsRef<[u8]> for Fragile {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic!("do not drop me");
+    }
+}
+
+/// A handler that panics, after a send or with a value, each of which panics in turn when it is dropped.
+async fn panics_twice(session: Session, data: Bytes) -> Result<(), BoxError> {
+    let fragile = Fragile(vec![0; 100_000]);
+    if data == "send" {
+        session.send(Bytes::from_owner(fragile)).await?;
+        panic!("for the first time");
+    }
+    std::panic::panic_any(fragile);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_panic_over_the_first_hides_no_end() {
+    for what in ["send", "panic"] {
+        let (recorder, mut log) = recorder();
+        let events = Chain(Adapter(recorder), OnMessage(panics_twice));
+        let connection = in_memory(1024, SessionOptions::default(), LengthPrefixFramer::new(), events);
+        let mut peer = Peer(connection.peer);
+        log.connected().await;
+        peer.send(&frame(what.as_bytes())).await;
+        assert_eq!(log.data().await, what);
+        assert_eq!(log.error().await, ErrorKind::Panic);
+        assert_eq!(log.disconnected().await, DisconnectReason::Aborted, "{what}");
+        assert_eq!(connection.task.await.expect("no panic goes further"), DisconnectReason::Aborted);
+        let hub = connection.session.server();
+        assert_eq!((hub.sessions().len(), hub.endings().total()), (0, 1), "{what}");
+        log.assert_quiet();
+    }
 }

@@ -2,16 +2,22 @@
 
 mod ws_support;
 
+use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use storm_core::SessionOptions;
+use storm_core::metrics::Ending;
 use stormsocket::{
     BoxError, CloseCode, DisconnectReason, Error, ErrorKind, Message, Middleware, RateLimit,
-    ReconnectOptions, SendError, ServerHandle, Session, StartError, WsClient, WsHandler, WsServer, WsSession,
+    ReconnectOptions, Role, SendError, ServerHandle, Session, StartError, WsClient, WsHandler, WsOptions,
+    WsServer, WsSession,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use ws_support::*;
@@ -497,5 +503,48 @@ async fn a_session_above_its_rate_limit_is_reset_and_control_frames_do_not_count
     again.is_reset().await;
     assert_eq!(observed.disconnected().await, DisconnectReason::RateLimited);
     stop(server).await;
+    observed.finished().await;
+}
+
+/// A stream that fails at once, and panics when it is dropped.
+struct Brittle;
+
+impl AsyncRead for Brittle {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+impl AsyncWrite for Brittle {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        panic!("brittle");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_panics_when_it_is_dropped_has_an_end_like_others() {
+    let hub = hub(SessionOptions::default());
+    let (observer, mut observed) = observer();
+    let (_session, running) = over(&hub, Role::Server, &WsOptions::default(), Brittle, observer);
+    observed.connected().await;
+    assert_eq!(observed.error().await, (ErrorKind::Panic, "brittle".to_owned()));
+    assert_eq!(observed.disconnected().await, DisconnectReason::TransportError);
+    assert_eq!(running.await.expect("no panic goes further"), DisconnectReason::TransportError);
+    assert_eq!((hub.endings().get(Ending::Lost), hub.endings().total()), (1, 1));
+    assert!(hub.sessions().is_empty());
     observed.finished().await;
 }

@@ -1,11 +1,13 @@
 //! What goes on while the foreground waits: writing, wishes, winding down, read-ahead.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use storm_core::DisconnectReason;
 use storm_core::driver::Wish;
+use storm_core::isolation::catch_unwind_in;
 use storm_core::metrics::Ending;
 
 use super::{Connection, Stage};
@@ -192,15 +194,21 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             if reset {
                 transport.reset_on_drop();
             }
-            drop(transport);
-            self.writing.clear();
             self.stage = Stage::Over;
+            // Both may run user code: of a stream from elsewhere, and of the owners of payloads. The session ends all the same.
+            let dropped = catch_unwind_in(|| {
+                drop(transport);
+                self.writing.clear();
+            });
             let ending = match reason {
                 _ if !reset => Ending::Orderly,
                 DisconnectReason::TransportError => Ending::Lost,
                 _ => Ending::Cut,
             };
             self.driver.transport_gone(reason, ending);
+            if let Err(panic) = dropped {
+                resume_unwind(Box::new(panic.to_string()));
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ use bytes::BytesMut;
 use pin_project_lite::pin_project;
 use storm_core::driver::Driver;
 use storm_core::error::PanicMessage;
-use storm_core::isolation::catch_unwind_of;
+use storm_core::isolation::{catch_unwind_in, catch_unwind_of};
 use storm_core::metrics::Ending;
 use storm_core::outbox::SendQueue;
 use storm_core::{BoxError, DisconnectReason, Error, ErrorKind, Events, SendError, Session};
@@ -171,7 +171,10 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
                 drop(catch_unwind_of(Box::pin(self.end_by_peer(events, seen, end))).await);
             }
             Err(panic) => {
-                self.driver.end_after_panic();
+                // It may drop payloads, whose owners may panic in turn, or encode what waits.
+                if catch_unwind_in(|| self.driver.end_after_panic()).is_err() {
+                    drop(catch_unwind_in(|| self.session().abort()));
+                }
                 Box::pin(self.report_isolated(events, seen, panic)).await;
             }
         }
