@@ -291,3 +291,43 @@ fn a_payload_that_panics_when_it_is_shed_does_not_end_the_shedding() {
     assert!(send(largest.session(), 350 * KIB).is_err(), "it is shed itself");
     assert!(is_shed(&largest) && !is_shed(&slow));
 }
+
+/// Acts when it is dropped.
+struct Acting<F: FnMut()>(Vec<u8>, F);
+
+impl<F: FnMut()> AsRef<[u8]> for Acting<F> {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<F: FnMut()> Drop for Acting<F> {
+    fn drop(&mut self) {
+        (self.1)();
+    }
+}
+
+#[test]
+fn a_send_whose_message_has_left_does_not_fail_when_the_session_ends_meanwhile() {
+    for leaves in [true, false] {
+        let hub = hub(&SendBudget::new(500 * KIB));
+        let slow = with_pending(&hub, 100);
+        let mut task = driver(&hub);
+        let session = task.session().clone();
+        // What goes on elsewhere while someone is shed: the message leaves, or does not, and the session is aborted.
+        let meanwhile = move || {
+            if leaves {
+                assert_eq!(drain(&mut task), 250 * KIB);
+            }
+            task.session().abort();
+        };
+        let acting = Bytes::from_owner(Acting(vec![0; 300 * KIB], meanwhile));
+        ready(slow.session().send(acting).policy(SlowConsumerPolicy::DropOldest)).expect("it may go again");
+        let sent = send(&session, 250 * KIB);
+        assert_eq!(session.disconnect_reason(), Some(DisconnectReason::Aborted));
+        match leaves {
+            true => assert_eq!(sent.expect("it has left"), SendOutcome::Sent),
+            false => assert!(matches!(sent, Err(SendError::Closed(_))), "{sent:?}"),
+        }
+    }
+}

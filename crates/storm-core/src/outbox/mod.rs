@@ -235,6 +235,11 @@ impl<E: Encode + ?Sized> Outbox<E> {
         self.queue.len() + aside + self.in_flight
     }
 
+    /// All that has left the queue so far, for the kernel or on its way there. What is queued comes behind.
+    pub(crate) const fn taken_bytes(&self) -> u64 {
+        self.bytes_sent + self.in_flight as u64
+    }
+
     /// Whether a message that has not waited would be queued now.
     pub(crate) fn may_admit(&self) -> bool {
         let waiting = self.waiters.as_ref().is_some_and(|waiters| waiters.has_senders());

@@ -432,19 +432,22 @@ impl Session {
     /// this session.
     #[inline]
     pub(crate) fn sent(&self, outbox: MutexGuard<'_, Outbox<dyn Encode>>) -> Result<SendOutcome, SendError> {
-        let over = outbox.is_over_budget();
-        drop(outbox);
-        if over { self.sent_too_much() } else { Ok(SendOutcome::Sent) }
+        if outbox.is_over_budget() { self.sent_too_much(outbox) } else { Ok(SendOutcome::Sent) }
     }
 
     #[cold]
     #[inline(never)]
-    fn sent_too_much(&self) -> Result<SendOutcome, SendError> {
+    fn sent_too_much(&self, outbox: MutexGuard<'_, Outbox<dyn Encode>>) -> Result<SendOutcome, SendError> {
+        let taken = outbox.taken_bytes();
+        drop(outbox);
         self.0.hub.enforce_budget();
-        match self.outbox().phase {
-            Phase::Open | Phase::Closing => Ok(SendOutcome::Sent),
-            Phase::Aborting | Phase::Closed => Err(self.closed_error()),
+        let outbox = self.outbox();
+        // The task, which has gone on meanwhile, may have it: then it cannot be said that nothing of it has left.
+        if outbox.phase < Phase::Aborting || outbox.taken_bytes() > taken {
+            return Ok(SendOutcome::Sent);
         }
+        drop(outbox);
+        Err(self.closed_error())
     }
 
     /// Keeps the promise of a delivery.
