@@ -10,6 +10,9 @@
 //! Order holds because whoever sends from elsewhere meanwhile raises a flag (`Inner::uncork`) before its send
 //! completes: a handler that could know of that send sees the flag, and goes through the lock from then on.
 //! Only encoders without state take part: theirs is a twin, used by this thread alone.
+//!
+//! While one encodes, the owner of a payload may be dropped, whose code may send in turn. To that the cork is as if it were
+//! another thread's: what it sends goes behind.
 
 use std::cell::RefCell;
 
@@ -42,6 +45,15 @@ impl Cork {
     }
 }
 
+/// This thread's cork, unless it is in use further up the stack.
+#[inline(always)]
+fn with<R>(f: impl FnOnce(&mut Cork) -> R) -> Option<R> {
+    CORK.with(
+        #[inline(always)]
+        |cork| cork.try_borrow_mut().ok().map(|mut cork| f(&mut cork)),
+    )
+}
+
 /// What a batch has queued.
 #[derive(Debug, Default)]
 pub(crate) struct Corked {
@@ -56,36 +68,36 @@ pub(crate) fn begin(
     encoder: Box<dyn Encode>,
     budget: usize,
 ) -> Result<(), Box<dyn Encode>> {
-    CORK.with_borrow_mut(|cork| {
-        if cork.of.is_some() {
-            return Err(encoder);
+    let mut encoder = Some(encoder);
+    with(|cork| {
+        if cork.of.is_none() {
+            cork.of = encoder.take().map(|encoder| Batch { session, encoder, budget });
         }
-        cork.of = Some(Batch { session, encoder, budget });
-        Ok(())
-    })
+    });
+    encoder.map_or(Ok(()), Err)
 }
 
 /// Ends the batch of `session`, if it is under way on this thread, and has `take` take all of what it has queued.
 #[inline]
 pub(crate) fn end(session: SessionId, take: impl FnOnce(&mut Corked)) -> Option<Box<dyn Encode>> {
-    CORK.with_borrow_mut(|cork| {
+    with(|cork| {
         if !cork.is_of(session) {
             return None;
         }
         take(&mut cork.corked);
         cork.of.take().map(|batch| batch.encoder)
-    })
+    })?
 }
 
 /// Whose batch is under way on this thread.
 pub(crate) fn session() -> Option<SessionId> {
-    CORK.with_borrow(|cork| cork.of.as_ref().map(|batch| batch.session))
+    with(|cork| cork.of.as_ref().map(|batch| batch.session))?
 }
 
 /// Has `take` take all of what the batch of `session` has queued so far, if it is under way on this thread.
 #[inline]
 pub(crate) fn drain(session: SessionId, take: impl FnOnce(&mut Corked)) {
-    CORK.with_borrow_mut(|cork| {
+    with(|cork| {
         if cork.is_of(session) {
             take(&mut cork.corked);
         }
@@ -120,7 +132,7 @@ fn with_room(
     session: SessionId,
     encode: impl FnOnce(&mut dyn Encode, &mut SendQueue) -> Result<(), SendError>,
 ) -> Put {
-    CORK.with_borrow_mut(
+    with(
         #[inline(always)]
         |cork| {
             let Some(batch) = cork.of.as_mut().filter(|batch| batch.session == session) else {
@@ -138,6 +150,7 @@ fn with_room(
             }
         },
     )
+    .unwrap_or(Put::NoRoom)
 }
 
 #[cold]

@@ -508,6 +508,38 @@ fn a_shared_payload_of_a_batch_is_not_dropped_under_the_lock() {
     assert_eq!(member.park(), ("x".repeat(SHARE_FROM) + "gone", Wish::Run));
 }
 
+/// Broadcasts when it is dropped.
+struct Broadcasting(Arc<Hub>);
+
+impl AsRef<[u8]> for Broadcasting {
+    fn as_ref(&self) -> &[u8] {
+        b"x"
+    }
+}
+
+impl Drop for Broadcasting {
+    fn drop(&mut self) {
+        broadcast(&self.0, "all");
+    }
+}
+
+#[test]
+fn a_payload_that_is_copied_in_a_batch_may_send_to_anyone_as_it_goes() {
+    let hub = hub(100_000, SlowConsumerPolicy::Wait);
+    let (mut member, mut other) = (Member::new(&hub, 100_000), Member::new(&hub, 100_000));
+    let (own, others) = (member.session().clone(), other.session().clone());
+    let payloads = [
+        (Bytes::from_owner(Echoing(b"x".to_vec(), own.clone())), "xgone", ""),
+        (Bytes::from_owner(Echoing(b"x".to_vec(), others)), "x", "gone"),
+        (Bytes::from_owner(Broadcasting(hub)), "xall", "all"),
+    ];
+    for (payload, to_own, to_other) in payloads {
+        member.driver.begin_batch();
+        assert!(matches!(poll(pin!(own.send(payload))), Poll::Ready(Ok(_))));
+        assert_eq!((member.park().0, other.park().0), (to_own.to_owned(), to_other.to_owned()));
+    }
+}
+
 #[test]
 fn a_shared_payload_is_not_dropped_under_the_lock_by_a_lane() {
     let hub = hub(100_000, SlowConsumerPolicy::Wait);
