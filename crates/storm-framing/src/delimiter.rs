@@ -234,6 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn only_whole_messages_within_the_limit_are_located() {
+        let mut framer = DelimiterFramer::new(&b"--"[..]).max_message(3);
+        assert_eq!(framer.locate(b"abc-"), None);
+        assert_eq!(framer.locate(b"abc--d--"), Some(Located { payload: 0..3, len: 5 }));
+        assert_eq!(framer.locate(b"abcd--"), None, "`decode` says why");
+        // What has been searched is not the next message's.
+        assert!(framer.decode(&mut BytesMut::from("ab")).expect("valid").is_none());
+        assert_eq!(framer.locate(b"ab--"), Some(Located { payload: 0..2, len: 4 }));
+        assert_eq!(framer.locate(b"--"), Some(Located { payload: 0..0, len: 2 }));
+    }
+
+    #[test]
     fn a_message_with_the_delimiter_in_it_is_refused_whole() {
         let mut wire = BytesMut::new();
         let refused = DelimiterFramer::default().encode(Bytes::from_static(b"a\nb"), &mut wire);

@@ -153,6 +153,31 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_copied_goes_as_one_that_is_owned() {
+        let (mut owned, mut copied) = (BytesMut::new(), BytesMut::new());
+        for message in [&b""[..], b"abcde"] {
+            limited().encode(Bytes::from_static(message), &mut owned).expect("within the limit");
+            limited().encode_slice(message, &mut copied).expect("within the limit");
+        }
+        assert_eq!(&owned[..], b"\0\0\0\0\0\0\0\x05abcde");
+        assert_eq!(copied, owned);
+        let refused = limited().encode_slice(b"abcdef", &mut copied);
+        assert!(matches!(refused, Err(FramingError::TooBig { len: 6, limit: 5 })));
+        assert_eq!(copied, owned);
+    }
+
+    #[test]
+    fn only_whole_messages_within_the_limit_are_located() {
+        let stream = b"\0\0\0\x05abcderest";
+        for here in 0..=stream.len() {
+            let whole = (here >= 9).then_some(Located { payload: 4..9, len: 9 });
+            assert_eq!(limited().locate(&stream[..here]), whole, "{here} bytes");
+        }
+        assert_eq!(limited().locate(b"\0\0\0\0"), Some(Located { payload: 4..4, len: 4 }));
+        assert_eq!(limited().locate(b"\0\0\0\x06abcdef"), None, "`decode` says why");
+    }
+
+    #[test]
     fn it_knows_what_is_missing() {
         assert_eq!(limited().wanted(b"\0\0"), None);
         assert_eq!(limited().wanted(b"\0\0\0\x05ab"), Some(3));

@@ -142,3 +142,33 @@ pub trait MessageFramer: Send + 'static {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says only what it must: every message is one byte.
+    struct Single;
+
+    impl MessageFramer for Single {
+        fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+            Ok((!buffer.is_empty()).then(|| buffer.split_to(1).freeze()))
+        }
+
+        fn encode(&mut self, message: Bytes, wire: &mut dyn Wire) -> Result<(), FramingError> {
+            wire.put_bytes(message);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_framer_that_says_no_more_than_it_must_promises_nothing() {
+        let mut wire = BytesMut::new();
+        Single.encode_slice(b"a", &mut wire).expect("valid");
+        assert_eq!(&wire[..], b"a", "copied by way of `encode`");
+        assert_eq!((Single.locate(&wire), Single.wanted(&wire)), (None, None));
+        assert!(!Single.is_stateless(), "a broadcast may not encode once for all");
+        assert_eq!(Single.decode_eof(&mut wire).expect("valid"), Some(Bytes::from_static(b"a")));
+        assert_eq!(Single.decode_eof(&mut wire).expect("valid"), None);
+    }
+}

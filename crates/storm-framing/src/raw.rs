@@ -49,4 +49,12 @@ mod tests {
         assert_eq!(message, "ab");
         assert!(RawFramer.decode(&mut wire).expect("raw takes anything").is_none());
     }
+    #[test]
+    fn all_that_is_there_is_located_and_copied() {
+        assert_eq!(RawFramer.locate(b""), None);
+        assert_eq!(RawFramer.locate(b"ab"), Some(Located { payload: 0..2, len: 2 }));
+        let mut wire = BytesMut::new();
+        RawFramer.encode_slice(b"ab", &mut wire).expect("raw takes anything");
+        assert_eq!(&wire[..], b"ab");
+    }
 }
