@@ -234,6 +234,15 @@ mod tests {
     }
 
     #[test]
+    fn late_by_a_whole_interval_is_one_tick() {
+        let (mut heartbeat, start) = heartbeat(30, 3);
+        let late = start + 60 * SECOND;
+        assert!(matches!(heartbeat.handle_timeout(late, true), HeartbeatAction::Ping(_)));
+        assert_eq!(heartbeat.poll_timeout(), Some(late + 30 * SECOND));
+        assert_eq!(heartbeat.handle_timeout(late, true), HeartbeatAction::None);
+    }
+
+    #[test]
     fn only_the_newest_ping_is_timed() {
         let (mut heartbeat, start) = heartbeat(10, 3);
         let HeartbeatAction::Ping(old) = heartbeat.handle_timeout(start + 10 * SECOND, true) else {

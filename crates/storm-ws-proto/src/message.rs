@@ -137,6 +137,7 @@ mod tests {
     #[test]
     fn text_answers_as_text_and_as_bytes() {
         let message = Message::from("grün".to_owned());
+        assert!(message.is_text());
         assert_eq!((message.kind(), message.text(), message.len()), (MessageKind::Text, Some("grün"), 5));
         assert_eq!(message.into_data(), "grün".as_bytes());
     }
@@ -145,5 +146,6 @@ mod tests {
     fn binary_has_no_text() {
         let message = Message::from(vec![0xFF]);
         assert_eq!((message.is_text(), message.text(), message.is_empty()), (false, None, false));
+        assert!(Message::from(Vec::new()).is_empty());
     }
 }

@@ -56,3 +56,23 @@ impl Wire for Vec<u8> {
         usize::MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(mut wire: impl Wire + AsRef<[u8]>) -> Vec<u8> {
+        wire.put_slice(b"a");
+        wire.put_bytes(Bytes::from_static(b"bc"));
+        wire.put_framed(u128::from_le_bytes(*b"defghijklmnopqrs"), 3, b"-");
+        wire.put_framed(u128::from_le_bytes(*b"defghijklmnopqrs"), 16, b"");
+        wire.as_ref().to_vec()
+    }
+
+    #[test]
+    fn plain_buffers_take_everything_in_order() {
+        let expected = b"abcdef-defghijklmnopqrs";
+        assert_eq!(filled(BytesMut::new()), expected);
+        assert_eq!(filled(Vec::new()), expected);
+    }
+}

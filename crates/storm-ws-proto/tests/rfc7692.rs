@@ -223,6 +223,25 @@ fn plain_messages_between_compressed_ones() {
 }
 
 #[test]
+fn plain_fragments_between_compressed_messages() {
+    let wire = [masked(0xC1, &HELLO), masked(0x01, b"pl"), masked(0x80, b"ain"), masked(0xC1, &HELLO)];
+    let expected = vec![text("Hello"), text("plain"), text("Hello")];
+    assert_eq!(every_way(|| receiver(Role::Server), &wire.concat()), (expected, None));
+}
+
+#[test]
+fn the_message_limit_is_for_inflated_bytes_in_any_fragment() {
+    // RFC 7692 §7.2.3.3: a block without compression is longer than what it holds.
+    let stored = b"\x00\x05\x00\xFA\xFFHello\x00";
+    let new = || {
+        Receiver::new(Role::Server, Limits::default().max_message_size(8)).deflate(&DeflateParams::default())
+    };
+    for wire in [masked(0xC1, stored), [masked(0x41, &stored[..1]), masked(0x80, &stored[1..])].concat()] {
+        assert_eq!(every_way(new, &wire), (vec![text("Hello")], None));
+    }
+}
+
+#[test]
 fn small_messages_and_opt_outs_go_plain() {
     let mut sender =
         Sender::server().deflate(&DeflateParams::default(), &DeflateOptions::default().min_size(100));
@@ -321,6 +340,44 @@ mod shared {
     }
 
     #[test]
+    fn one_number_per_key() {
+        let mut numbers = vec![SharedKey::PLAIN.to_u64()];
+        assert_eq!(numbers, [0]);
+        for bits in 9..=15 {
+            for options in [1, 6, 9].map(|level| options().level(level)) {
+                for min_size in [0, 1, 0x0101, 4096] {
+                    let mut params = DeflateParams::default();
+                    params.server_max_window_bits = bits;
+                    let sender = || Sender::server().deflate(&params, &options.min_size(min_size));
+                    assert_eq!(sender().shared_key().to_u64(), sender().shared_key().to_u64());
+                    numbers.push(sender().shared_key().to_u64());
+                }
+            }
+        }
+        let all = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), all, "frames of one key would go to sessions of another");
+    }
+
+    #[test]
+    fn a_small_window_is_kept_to() {
+        // Worth compressing, and worth most with a window that reaches back to the first half.
+        let half: Vec<u8> = Random(3).bytes(2000).iter().map(|byte| b'a' + byte % 16).collect();
+        let payload = Bytes::from(half.repeat(2));
+        for bits in 9..=15 {
+            let mut params = DeflateParams::default();
+            params.server_max_window_bits = bits;
+            let key = Sender::server().deflate(&params, &options()).shared_key();
+            let frame = SharedFrame::encode(MessageKind::Binary, &payload, key);
+            assert!(frame.is_compressed());
+            let mut client = Receiver::new(Role::Client, Limits::default()).deflate(&params);
+            let received = feed(&mut client, [&frame.as_bytes()[..]]);
+            assert_eq!(received, (vec![Incoming::Message(payload.clone().into())], None), "{bits} bits");
+        }
+    }
+
+    #[test]
     fn frames_of_a_larger_window_are_refused() {
         let mut params = DeflateParams::default();
         let wide = Sender::server().deflate(&params, &options()).shared_key();
@@ -335,6 +392,7 @@ mod shared {
     fn shared_noise_and_small_ones_go_plain() {
         let key = Sender::server().deflate(&DeflateParams::default(), &options().min_size(50)).shared_key();
         assert!(!SharedFrame::encode(MessageKind::Binary, &Random(1).bytes(500), key).is_compressed());
+        assert!(!SharedKey::PLAIN.is_compressed());
         assert!(!SharedFrame::encode(MessageKind::Binary, &[0; 49], key).is_compressed());
         assert!(SharedFrame::encode(MessageKind::Binary, &[0; 50], key).is_compressed());
     }
