@@ -361,19 +361,21 @@ mod shared {
     }
 
     #[test]
-    fn a_small_window_is_kept_to() {
+    fn the_window_and_the_level_are_the_sessions() {
         // Worth compressing, and worth most with a window that reaches back to the first half.
         let half: Vec<u8> = Random(3).bytes(2000).iter().map(|byte| b'a' + byte % 16).collect();
-        let payload = Bytes::from(half.repeat(2));
-        for bits in 9..=15 {
+        let payload = half.repeat(2);
+        let cases = [(9, 9, false), (10, 1, false), (12, 9, true), (15, 9, true)];
+        for (bits, level, reaches_back) in cases {
             let mut params = DeflateParams::default();
             params.server_max_window_bits = bits;
-            let key = Sender::server().deflate(&params, &options()).shared_key();
-            let frame = SharedFrame::encode(MessageKind::Binary, &payload, key);
-            assert!(frame.is_compressed());
-            let mut client = Receiver::new(Role::Client, Limits::default()).deflate(&params);
-            let received = feed(&mut client, [&frame.as_bytes()[..]]);
-            assert_eq!(received, (vec![Incoming::Message(payload.clone().into())], None), "{bits} bits");
+            params.server_no_context_takeover = true;
+            let mut private = Vec::new();
+            let mut server = Sender::server().deflate(&params, &options().level(level));
+            server.message_slice(MessageKind::Binary, &payload, true, &mut private).unwrap();
+            let frame = SharedFrame::encode(MessageKind::Binary, &payload, server.shared_key());
+            assert!(*frame.as_bytes() == private, "{bits} bits: as if it were for this session alone");
+            assert_eq!(private.len() < 1500, reaches_back, "{bits} bits: {}", private.len());
         }
     }
 
