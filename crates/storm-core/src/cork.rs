@@ -132,9 +132,12 @@ fn with_room(
     session: SessionId,
     encode: impl FnOnce(&mut dyn Encode, &mut SendQueue) -> Result<(), SendError>,
 ) -> Put {
-    with(
+    CORK.with(
         #[inline(always)]
         |cork| {
+            // Not by `with`: an answer in an option does not travel in registers.
+            let Ok(mut cork) = cork.try_borrow_mut() else { return Put::NoRoom };
+            let cork = &mut *cork;
             let Some(batch) = cork.of.as_mut().filter(|batch| batch.session == session) else {
                 return Put::NoRoom;
             };
@@ -150,7 +153,6 @@ fn with_room(
             }
         },
     )
-    .unwrap_or(Put::NoRoom)
 }
 
 #[cold]
