@@ -105,7 +105,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -147,7 +147,7 @@ mod tests {
         }
     }
 
-    fn shared(hub: &Arc<Hub>) -> Arc<Shared> {
+    pub(crate) fn shared(hub: &Arc<Hub>) -> Arc<Shared> {
         Arc::new(Shared {
             hub: hub.clone(),
             slots: Slots::new(None),

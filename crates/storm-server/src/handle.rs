@@ -195,10 +195,12 @@ impl ServerHandle {
     }
 
     fn slot(&self, remote: Option<SocketAddr>, half_open: bool) -> Result<Slot, ServeError> {
-        self.shared.slot(remote, half_open).map_err(|limit| {
+        let slot = self.shared.slot(remote, half_open).map_err(|limit| {
             self.shared.hub.count_refusal(limit, remote);
             ServeError::Full
-        })
+        })?;
+        // A shutdown that began before waits for no slot that was taken since: it may be over.
+        if self.shared.is_stopping() { Err(ServeError::Stopping) } else { Ok(slot) }
     }
 
     fn endpoint(&self) -> Result<Arc<dyn Serve>, ServeError> {
@@ -313,5 +315,47 @@ impl ServerHandle {
             refused: count(self.shared.hub.handshake_failures().get(HandshakeFailure::Stopping)),
             unfinished: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use storm_core::SessionOptions;
+    use storm_core::middleware::MiddlewareChain;
+
+    use super::*;
+    use crate::accept::tests::shared;
+
+    /// Has the server stop between the first look at it and the rest.
+    #[derive(Default)]
+    struct Late(AtomicUsize);
+
+    impl Serve for Late {
+        fn serve(&self, _: Stream, _: Option<SocketAddr>, _: &Arc<Shared>, _: Slot) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn has_handshake(&self, shared: &Shared, _: Option<SocketAddr>) -> bool {
+            shared.enter(Phase::Stopping);
+            true
+        }
+
+        #[cfg(feature = "ws")]
+        fn serve_upgraded(&self, _: (Stream, Peer, Agreed), _: &Shared, slot: Slot) -> Result<(), Slot> {
+            Err(slot)
+        }
+    }
+
+    #[test]
+    fn a_stream_that_comes_while_the_server_stops_is_not_served_behind_its_end() {
+        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+        let shared = shared(&hub);
+        let late = Arc::new(Late::default());
+        *shared.endpoint.lock().expect("not poisoned") = Some(late.clone());
+        let server = ServerHandle::new(shared, Vec::new());
+        assert_eq!(server.serve(tokio::io::duplex(1).0), Err(ServeError::Stopping));
+        assert_eq!((late.0.load(Ordering::Relaxed), server.connections()), (0, 0));
     }
 }

@@ -116,7 +116,6 @@ pub(crate) enum Phase {
 }
 
 impl Shared {
-    #[cfg(feature = "ws")]
     pub(crate) fn is_stopping(&self) -> bool {
         *self.phase.borrow() >= Phase::Stopping
     }

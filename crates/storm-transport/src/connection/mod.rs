@@ -180,7 +180,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
         }
         if let Err(panic) = catch_unwind_of(self.wind_down()).await {
             // Only a protocol's own code can bring this about; the transport goes either way.
-            self.over(DisconnectReason::ProtocolError, true);
+            drop(catch_unwind_in(|| self.over(DisconnectReason::ProtocolError, true)));
             Box::pin(self.report_isolated(events, seen, panic)).await;
         }
         // Whatever else the peer has said since the close began is nobody's concern any more.
