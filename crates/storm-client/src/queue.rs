@@ -10,7 +10,9 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use storm_core::{DisconnectReason, Events, HandlerOutcome, Message, SendError, SendOutcome, Session};
+use storm_core::{
+    DisconnectReason, Events, HandlerOutcome, Hub, Message, SendBudget, SendError, SendOutcome, Session,
+};
 use tokio::sync::watch;
 
 use crate::sending::Terms;
@@ -89,7 +91,7 @@ impl Queue {
                 Way::Over(reason) => return Err(SendError::Closed(reason)),
             };
             match terms.send(session.clone(), message.clone()).await {
-                Err(SendError::Closed(_)) => {}
+                Err(SendError::Closed(reason)) => fits_the_budget(session.server(), reason, message.len())?,
                 outcome => return outcome,
             }
             // Its end is known before the way is: an error is the end, and seen above.
@@ -106,6 +108,20 @@ impl Queue {
         *waiting += bytes;
         Ok(Place { queue: self, bytes })
     }
+}
+
+/// Whether a message of `len` bytes, with which a connection has ended for `reason`, has a chance on the next one: one that is more than
+/// the whole budget would have each of them shed.
+pub(crate) fn fits_the_budget(
+    hub: &Hub,
+    reason: Option<DisconnectReason>,
+    len: usize,
+) -> Result<(), SendError> {
+    let limit = hub.options().send_budget.as_ref().map_or(usize::MAX, SendBudget::limit);
+    if reason == Some(DisconnectReason::SlowConsumer) && len > limit {
+        return Err(SendError::TooLarge { len, limit });
+    }
+    Ok(())
 }
 
 /// Room in the line, given back on drop.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use storm_core::{LatestKey, Message, SendError, SendOutcome, SendingWith, Session, SlowConsumerPolicy};
 
+use crate::queue::fits_the_budget;
 use crate::supervise::Shared;
 
 type Outcome = Result<SendOutcome, SendError>;
@@ -123,14 +124,20 @@ impl Future for ClientSending<'_> {
                 },
                 Stage::Direct { sending, kept } => {
                     let outcome = ready!(Pin::new(sending).poll(cx));
-                    if let (Err(SendError::Closed(_)), Some(queue), Some(message)) =
+                    if let (Err(SendError::Closed(reason)), Some(queue), Some(message)) =
                         (&outcome, &this.shared.queue, kept.take())
                     {
                         // Not a byte of it has been sent: the next connection may have it.
-                        this.stage = Stage::InLine(Box::pin(queue.wait(message, this.terms.clone())));
-                        continue;
+                        match fits_the_budget(&this.shared.hub, *reason, message.len()) {
+                            Ok(()) => {
+                                this.stage = Stage::InLine(Box::pin(queue.wait(message, this.terms.clone())));
+                                continue;
+                            }
+                            Err(error) => Err(error),
+                        }
+                    } else {
+                        outcome
                     }
-                    outcome
                 }
                 Stage::InLine(waiting) => ready!(waiting.as_mut().poll(cx)),
                 Stage::Done => panic!("a send was polled after it had completed"),

@@ -17,7 +17,8 @@ pub enum SendError {
     /// There is no room, and the caller does not wait: a control message, say, or one for a client whose queue is full.
     #[error("there is no room for the message")]
     Full,
-    /// The message is larger than the framer or the protocol can carry.
+    /// The message is larger than the framer or the protocol can carry; or, of a client that would send it again over its next
+    /// connection, than its whole [`SendBudget`](crate::SendBudget).
     #[error("a message of {len} bytes exceeds the limit of {limit}")]
     TooLarge {
         /// Bytes of payload.

@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use storm_core::driver::Driver;
 use storm_core::events::Chain;
 use storm_core::middleware::MiddlewareChain;
-use storm_core::{Events, HandlerOutcome, Message, Role, SendError, SendOutcome, SlowConsumerPolicy};
+use storm_core::{
+    Events, HandlerOutcome, Message, Role, SendBudget, SendError, SendOutcome, SlowConsumerPolicy,
+};
 use storm_framing::RawFramer;
 use storm_transport::stream::Foreign;
 use storm_transport::{Connection, Framed, FramedEncode};
@@ -98,7 +100,15 @@ fn prepare(
     retry_if: Option<fn(&ConnectError) -> bool>,
     hello: Option<Arc<Notify>>,
 ) -> (Script, Arc<Shared>, Stage) {
-    let options = ClientOptions::default().reconnect(reconnect);
+    prepare_with(ClientOptions::default().reconnect(reconnect), failures, retry_if, hello)
+}
+
+fn prepare_with(
+    options: ClientOptions,
+    failures: impl IntoIterator<Item = ConnectError>,
+    retry_if: Option<fn(&ConnectError) -> bool>,
+    hello: Option<Arc<Notify>>,
+) -> (Script, Arc<Shared>, Stage) {
     options.validate().expect("valid");
     let hub = Hub::new(options.session.clone(), MiddlewareChain::default()).expect("valid");
     let (tell, told) = mpsc::unbounded_channel();
@@ -452,6 +462,40 @@ async fn a_send_that_waits_for_room_when_the_connection_is_lost_goes_over_the_ne
     server.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"the onethe next one");
     server.write_all(b"x").await.unwrap();
+    client.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_more_than_the_whole_budget_ends_one_connection_not_each() {
+    let budget = SendBudget::new(SendBudget::FLOOR);
+    let mut options =
+        ClientOptions::default().reconnect(ReconnectOptions::default().max_queued_bytes(1 << 20));
+    options.session.max_pending_send_bytes = None;
+    options.session.send_budget = Some(budget.clone());
+    let hello = Arc::new(Notify::new());
+    let (script, shared, mut stage) = prepare_with(options, [], None, Some(hello.clone()));
+    let client = launch(script, shared).await.expect("no failure");
+    let len = 2 * SendBudget::FLOOR;
+    let too_much = || vec![0; len];
+    // From the line, and over the connection of the moment.
+    for from_the_line in [true, false] {
+        let _server = stage.server().await;
+        let failed = if from_the_line {
+            let send = tokio::time::timeout(seconds(3600), client.send(too_much()));
+            tokio::join!(send, async { hello.notify_one() }).0.expect("not for ever")
+        } else {
+            hello.notify_one();
+            client.send("first").await.expect("it fits");
+            client.send(too_much()).await
+        };
+        let limit = budget.limit();
+        assert!(matches!(failed, Err(SendError::TooLarge { len: l, limit: m }) if (l, m) == (len, limit)));
+        lost(&client).await;
+    }
+    let _server = stage.server().await;
+    hello.notify_one();
+    assert_eq!(client.send("the next one").await.expect("it fits"), SendOutcome::Sent);
+    assert_eq!(budget.shed_sessions(), 2);
     client.abort();
 }
 
