@@ -73,10 +73,10 @@ fn attempt(
             Poll::Ready(session.sent(outbox))
         }
         Admission::Full if policy != SlowConsumerPolicy::Wait => {
-            drop(outbox);
             if *stage == Stage::Yielded {
-                return Poll::Ready(session.refuse(policy));
+                return Poll::Ready(session.refuse(outbox, policy));
             }
+            drop(outbox);
             // In a handler of this session nothing is written until the handler pends: give it that chance, else a peer
             // that reads quickly would lose messages to its own server's burst.
             give_up_place(session, stage);

@@ -335,13 +335,13 @@ impl Broadcasting<'_> {
         if let Some(ticket) = ticket {
             outbox.leave(ticket);
         }
-        drop(outbox);
         if is_full {
-            match member.session.refuse(policy) {
+            match member.session.refuse(outbox, policy) {
                 Ok(SendOutcome::Dropped) => report.dropped += 1,
                 _ => report.disconnected += 1,
             }
         } else {
+            drop(outbox);
             report.count(admission);
         }
         false

@@ -466,13 +466,19 @@ impl Session {
         self.outbox().leave(ticket);
     }
 
-    /// Applies `policy` to a message that found no room.
-    pub(crate) fn refuse(&self, policy: SlowConsumerPolicy) -> Result<SendOutcome, SendError> {
+    /// Applies `policy` to a message that found no room in the outbox, which nobody else has seen since: what is dropped is
+    /// counted before the session can end and its counts are added up.
+    pub(crate) fn refuse(
+        &self,
+        mut outbox: MutexGuard<'_, Outbox<dyn Encode>>,
+        policy: SlowConsumerPolicy,
+    ) -> Result<SendOutcome, SendError> {
         if policy == SlowConsumerPolicy::Disconnect {
+            drop(outbox);
             self.abort_for(DisconnectReason::SlowConsumer);
             return Err(self.closed_error());
         }
-        self.outbox().count_dropped(1);
+        outbox.count_dropped(1);
         Ok(SendOutcome::Dropped)
     }
 }
