@@ -274,6 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn hubs_that_are_gone_are_not_kept() {
+        let budget = SendBudget::new(100);
+        let hub = || {
+            let send_budget = Some(budget.clone());
+            let options = crate::SessionOptions { send_budget, ..Default::default() };
+            Hub::new(options, crate::middleware::MiddlewareChain::default()).expect("valid")
+        };
+        let first = hub();
+        for _ in 0..10 {
+            drop(hub());
+        }
+        let last = hub();
+        let kept: Vec<_> = budget.0.hubs.lock().iter().filter_map(Weak::upgrade).collect();
+        assert_eq!((kept.len(), budget.0.hubs.lock().len()), (2, 2));
+        drop((first, last));
+    }
+
+    #[test]
     fn concurrent_settling_loses_nothing() {
         let budget = SendBudget::new(usize::MAX);
         std::thread::scope(|scope| {
