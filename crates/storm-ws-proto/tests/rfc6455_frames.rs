@@ -98,15 +98,19 @@ fn top_bit_of_a_64_bit_length() {
 
 #[test]
 fn frame_one_above_the_limit_fails_on_its_head() {
-    let limits = Limits::default().max_frame_size(1000);
-    let error = ProtocolError::FrameTooBig { len: 1001, max: 1000 };
-    assert_eq!(error.close_code(), CloseCode::MESSAGE_TOO_BIG);
-    for (role, mask_bit, key) in [(Role::Server, 0x80, &KEY[..]), (Role::Client, 0, &[])] {
-        let wire = [&head(0x82, mask_bit, 1001), key].concat();
-        assert_eq!(received_within(role, limits, &wire), (vec![], Some(error)));
-        let payload = [7; 1000];
-        let wire = frame(role, 0x82, &payload);
-        assert_eq!(received_within(role, limits, &wire), (vec![binary(&payload)], None));
+    for (max, len) in [(10, 10), (1000, 1000)] {
+        let limits = Limits::default().max_frame_size(max);
+        let error = ProtocolError::FrameTooBig { len: max + 1, max };
+        assert_eq!(error.close_code(), CloseCode::MESSAGE_TOO_BIG);
+        for (role, mask_bit, key) in [(Role::Server, 0x80, &KEY[..]), (Role::Client, 0, &[])] {
+            let wire = [&head(0x82, mask_bit, max + 1), key].concat();
+            assert_eq!(received_within(role, limits, &wire), (vec![], Some(error)));
+            let wire = frame(role, 0x82, &vec![7; len + 1]);
+            assert_eq!(received_within(role, limits, &wire), (vec![], Some(error)), "whole");
+            let payload = vec![7; len];
+            let wire = frame(role, 0x82, &payload);
+            assert_eq!(received_within(role, limits, &wire), (vec![binary(&payload)], None));
+        }
     }
 }
 

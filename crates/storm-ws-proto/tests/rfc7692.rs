@@ -380,14 +380,18 @@ mod shared {
     }
 
     #[test]
-    fn frames_of_a_larger_window_are_refused() {
+    fn frames_of_a_larger_window_are_refused_and_those_of_a_smaller_one_are_not() {
         let mut params = DeflateParams::default();
-        let wide = Sender::server().deflate(&params, &options()).shared_key();
+        let mut wide_server = Sender::server().deflate(&params, &options());
+        let wide = wide_server.shared_key();
         params.server_max_window_bits = 10;
         let mut narrow = Sender::server().deflate(&params, &options());
         let frame = SharedFrame::encode(MessageKind::Text, &[b'a'; 100], wide);
         assert_eq!(narrow.put_shared(&frame, &mut Vec::new()), Err(SendError::SharedKeyMismatch));
         assert_eq!(Sender::server().put_shared(&frame, &mut Vec::new()), Err(SendError::SharedKeyMismatch));
+        let frame = SharedFrame::encode(MessageKind::Text, &[b'a'; 100], narrow.shared_key());
+        assert!(frame.is_compressed());
+        assert_eq!(wide_server.put_shared(&frame, &mut Vec::new()), Ok(()));
     }
 
     #[test]
