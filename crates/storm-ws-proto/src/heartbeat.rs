@@ -260,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn a_ping_whose_pong_could_not_be_seen_is_not_timed() {
+        let (mut heartbeat, start) = heartbeat(10, 3);
+        for (tick, reading, timed) in [(1, false, None), (2, true, Some(SECOND)), (3, false, Some(SECOND))] {
+            let HeartbeatAction::Ping(ping) = heartbeat.handle_timeout(start + tick * 10 * SECOND, reading)
+            else {
+                panic!()
+            };
+            let delay = if reading { 1 } else { 5 };
+            heartbeat.pong_received(start + (tick * 10 + delay) * SECOND, &ping);
+            assert_eq!(heartbeat.round_trip(), timed);
+        }
+    }
+
+    #[test]
     fn off_never_ticks() {
         let options = HeartbeatOptions::default().interval(None);
         let mut heartbeat = Heartbeat::new(options, Instant::now());

@@ -242,6 +242,18 @@ fn the_message_limit_is_for_inflated_bytes_in_any_fragment() {
 }
 
 #[test]
+fn a_message_in_fragments_is_compressed_if_its_first_is() {
+    for (first, rest, bits) in [(true, false, 0x41), (false, true, 0x01)] {
+        let mut server = Sender::server().deflate(&DeflateParams::default(), &options());
+        let mut wire = Vec::new();
+        server.fragment(MessageKind::Text, b"Hel", false, first, &mut wire).unwrap();
+        server.fragment(MessageKind::Text, b"lo", true, rest, &mut wire).unwrap();
+        assert_eq!(wire[0], bits);
+        assert_eq!(every_way(|| receiver(Role::Client), &wire), (vec![text("Hello")], None));
+    }
+}
+
+#[test]
 fn small_messages_and_opt_outs_go_plain() {
     let mut sender =
         Sender::server().deflate(&DeflateParams::default(), &DeflateOptions::default().min_size(100));
