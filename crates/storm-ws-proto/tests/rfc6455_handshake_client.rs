@@ -125,6 +125,7 @@ fn extra_headers_are_checked_before_a_byte_is_sent() {
         "Sec-WebSocket-Extensions",
         "Content-Length",
         "Transfer-Encoding",
+        "Trailer",
     ] {
         assert!(
             matches!(request("ws://a/").header(name, "a"), Err(RequestError::ReservedHeader { .. })),

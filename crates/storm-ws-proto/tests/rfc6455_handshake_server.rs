@@ -343,6 +343,7 @@ fn extra_headers_cannot_inject_or_override() {
         "Sec-WebSocket-Extensions",
         "Content-Length",
         "Transfer-Encoding",
+        "Trailer",
     ] {
         assert!(matches!(Accept::new().header(name, "a"), Err(AnswerError::ReservedHeader { .. })));
         assert!(matches!(
