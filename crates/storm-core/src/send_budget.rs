@@ -271,6 +271,12 @@ mod tests {
         assert!(!account.settle(200 + SendBudget::FLOOR) && account.settle(201 + SendBudget::FLOOR));
         // Once it was below the limit the limit counts again.
         assert!(!account.settle(100) && account.settle(101));
+        // Where much waits, a sixteenth of it is more than the floor.
+        let much = 32 * SendBudget::FLOOR;
+        assert!(account.settle(much));
+        budget.enforce();
+        let later = much + 2 * SendBudget::FLOOR;
+        assert!(!account.settle(later) && account.settle(later + 1));
     }
 
     #[test]
