@@ -12,7 +12,7 @@ use bytes::Bytes;
 use storm_core::driver::{Driver, Wish};
 use storm_core::metrics::Ending;
 use storm_core::middleware::MiddlewareChain;
-use storm_core::outbox::{Encode, SHARE_FROM, SendQueue};
+use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue};
 use storm_core::{
     ConnectionState, DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
@@ -119,6 +119,93 @@ fn a_batch_and_another_threads_sends_keep_their_order() {
 }
 
 #[test]
+fn a_batch_does_not_overtake_those_who_wait() {
+    let mut driver = driver(100, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    send(&session, &"x".repeat(100));
+    let mut waiting = pin!(session.send("1"));
+    assert!(poll(waiting.as_mut()).is_pending());
+    take(&mut driver);
+    driver.begin_batch();
+    let mut own = pin!(session.send("2"));
+    assert!(poll(own.as_mut()).is_pending(), "there is room, and a line");
+    assert!(poll(waiting).is_ready());
+    assert!(poll(own).is_ready());
+    assert_eq!(take(&mut driver), "12");
+}
+
+#[test]
+fn a_batch_takes_no_more_than_there_is_room_for() {
+    let mut driver = driver(100, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    send(&session, &"x".repeat(99));
+    driver.begin_batch();
+    send(&session, "12");
+    assert!(poll(pin!(session.send("3"))).is_pending());
+    assert_eq!(session.pending_send_bytes(), 101);
+}
+
+#[test]
+fn a_batch_that_meets_what_others_have_queued_has_filled_the_outbox() {
+    let mut driver = driver(100, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    driver.begin_batch();
+    send(&session, &"1".repeat(20));
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(&session, &"2".repeat(90)));
+    });
+    driver.sync(&mut SendQueue::default(), 0);
+    assert!(session.is_backpressured(), "110 of 100 bytes are pending");
+}
+
+/// Messages in brackets, parts of one as they are.
+struct Bracketed;
+
+impl Encode for Bracketed {
+    fn encode(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SendError> {
+        queue.put_slice(b"[");
+        queue.put_slice(message.data());
+        queue.put_slice(b"]");
+        Ok(())
+    }
+
+    fn encode_part(&mut self, part: Part, queue: &mut SendQueue) -> Result<(), SendError> {
+        queue.put_slice(&part.data);
+        Ok(())
+    }
+
+    fn twin(&self) -> Option<Box<dyn Encode>> {
+        Some(Box::new(Self))
+    }
+}
+
+#[test]
+fn a_batch_puts_nothing_between_the_parts_of_a_message() {
+    let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+    let mut driver = Driver::register(&hub, Role::Server, None, Bracketed);
+    let session = driver.session().clone();
+    let part = |text: &'static str, first, last| {
+        let data = Bytes::from_static(text.as_bytes());
+        Part { is_text: true, data, first, last, compress: false }
+    };
+    assert!(poll(pin!(session.send_part(part("one ", true, false)))).is_ready());
+    driver.begin_batch();
+    let mut own = pin!(session.send("x"));
+    assert!(poll(own.as_mut()).is_pending());
+    assert!(poll(pin!(session.send_part(part("message", false, true)))).is_ready());
+    assert!(poll(own).is_ready());
+    assert_eq!(take(&mut driver), "one message[x]");
+}
+
+#[test]
+fn a_full_outbox_takes_a_pong_and_no_ping() {
+    let driver = driver(4, SlowConsumerPolicy::Wait);
+    send(driver.session(), "full");
+    assert!(driver.session().control(Control::Pong("".into())));
+    assert!(!driver.session().control(Control::Ping("".into())));
+}
+
+#[test]
 fn drop_and_disconnect_give_the_task_one_chance_to_write() {
     let mut drops = driver(4, SlowConsumerPolicy::Drop);
     let session = drops.session().clone();
@@ -159,6 +246,18 @@ fn a_session_without_its_task_is_gone() {
     assert!(poll(closing).is_ready());
     assert!(session.server().sessions().is_empty());
     assert!(session.server().groups().names().is_empty());
+}
+
+#[test]
+fn nothing_waits_for_a_transport_that_is_gone() {
+    let mut driver = driver(4, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    send(&session, "taken");
+    let mut writing = SendQueue::default();
+    driver.sync(&mut writing, 0);
+    assert!(session.is_backpressured());
+    driver.transport_gone(DisconnectReason::TransportError, Ending::Cut);
+    assert_eq!((session.pending_send_bytes(), session.is_backpressured()), (0, false));
 }
 
 /// Keeps the messages themselves.

@@ -196,6 +196,51 @@ fn a_full_outbox_still_takes_the_latest_in_the_place_of_another() {
 }
 
 #[test]
+fn a_larger_latest_is_taken_while_the_rest_is_below_the_limit() {
+    let limit = 2 * COST;
+    for (rest, outcome_of_larger) in [(limit - 1, SendOutcome::Sent), (limit, SendOutcome::Dropped)] {
+        let driver = driver(limit, SlowConsumerPolicy::Drop);
+        let session = driver.session();
+        sent(session.send("x"));
+        sent(session.send("1").latest(1));
+        sent(session.send("y".repeat(rest - COST - 1)).latest(2));
+        assert!(session.is_backpressured());
+        let larger = session.send("22").latest(1);
+        assert_eq!(outcome(larger).expect("open"), outcome_of_larger, "{rest} bytes besides it");
+    }
+}
+
+#[test]
+fn whoever_waited_and_is_kept_leaves_the_line() {
+    let mut driver = driver(4 * COST, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    sent(session.send("x".repeat(3 * COST)));
+    sent(session.send("1").latest(1));
+    assert!(session.is_backpressured());
+    let mut waiting = pin!(session.send("2").latest(2).into_future());
+    assert!(poll(waiting.as_mut()).is_pending());
+    let mut writing = SendQueue::default();
+    visit(&mut driver, &mut writing, 0);
+    writing.advance(3 * COST);
+    driver.sync(&mut writing, 3 * COST);
+    assert!(session.pending_send_bytes() > 0 && !session.is_backpressured());
+    assert!(poll(waiting.as_mut()).is_ready());
+    sent(session.send("3"));
+    assert_eq!(counts(&session)[1..], [0, 0]);
+}
+
+#[test]
+fn a_batch_follows_what_may_go_again() {
+    let mut driver = driver(10_000, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    sent(session.send("1"));
+    sent(session.send("2").policy(SlowConsumerPolicy::DropOldest));
+    driver.begin_batch();
+    sent(session.send("3"));
+    assert_eq!(take(&mut driver), "123");
+}
+
+#[test]
 fn under_drop_oldest_a_batch_of_the_sessions_own_may_lose_its_oldest() {
     let mut driver = driver(4 * (COST + 1), SlowConsumerPolicy::DropOldest);
     let session = driver.session().clone();
