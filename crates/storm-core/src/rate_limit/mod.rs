@@ -179,3 +179,46 @@ impl fmt::Debug for RateLimit {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::driver::Driver;
+    use crate::middleware::MiddlewareChain;
+    use crate::outbox::{Encode, SendQueue};
+    use crate::{Hub, Message, Role, SendError, SessionOptions};
+
+    struct Mute;
+
+    impl Encode for Mute {
+        fn encode(&mut self, _: Message, _: &mut SendQueue) -> Result<(), SendError> {
+            Ok(())
+        }
+    }
+
+    fn ready<T>(hook: impl Future<Output = Result<T, BoxError>>) -> T {
+        match pin!(hook).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(output)) => output,
+            _ => panic!("no hook waits or fails"),
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_session_that_has_ended() {
+        let hour = Duration::from_secs(3600);
+        let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
+        for limit in [RateLimit::per_session(1, hour), RateLimit::per_ip(1, hour)] {
+            let limit = limit.expect("valid");
+            let kept = || limit.sessions.as_ref().map(Windows::len);
+            // It has no address, so `per_ip` counts it by itself, too.
+            let driver = Driver::register(&hub, Role::Server, None, Mute);
+            assert!(ready(limit.on_data_received(driver.session(), Bytes::new())).is_some());
+            assert_eq!(kept(), Some(1));
+            ready(limit.on_disconnected(driver.session(), DisconnectReason::ClosedByClient));
+            assert_eq!(kept(), Some(0));
+        }
+    }
+}
