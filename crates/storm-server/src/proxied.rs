@@ -12,6 +12,7 @@ use storm_core::ConfigError;
 use storm_core::metrics::HandshakeFailure;
 use storm_proxy_proto::{ProxyHeader, ProxyHeaderError, ProxyHeaderReader};
 use storm_transport::Stream;
+use storm_transport::net::parse_net;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
@@ -26,12 +27,8 @@ impl Proxies {
     /// The list as configured: addresses and networks.
     pub(crate) fn parse(list: &[String]) -> Result<Self, ConfigError> {
         let invalid =
-            || ConfigError::new("proxy_protocol_from", "an entry is an address or a network (10.0.0.0/8)");
-        let entry = |entry: &String| match entry.parse::<std::net::IpAddr>() {
-            Ok(ip) => Ok(ip.to_canonical().into()),
-            Err(_) => entry.parse().map_err(|_| invalid()),
-        };
-        list.iter().map(entry).collect::<Result<_, _>>().map(Self)
+            ConfigError::new("proxy_protocol_from", "an entry is an address or a network (10.0.0.0/8)");
+        list.iter().map(|entry| parse_net(entry)).collect::<Option<_>>().map(Self).ok_or(invalid)
     }
 
     pub(crate) fn contains(&self, peer: Option<SocketAddr>) -> bool {
@@ -148,9 +145,18 @@ mod tests {
             let entries: Vec<_> = entries.iter().map(|entry| (*entry).to_owned()).collect();
             Proxies::parse(&entries)
         };
-        let proxies = list(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"]).expect("valid");
+        let proxies = list(&["10.0.0.0/8", "::ffff:172.16.0.0/108", "192.0.2.7", "2001:db8::/32", "::1"])
+            .expect("valid");
         let listed = |ip: &str| proxies.contains(Some(SocketAddr::new(ip.parse().expect("an address"), 1)));
-        for ip in ["10.1.2.3", "::ffff:10.1.2.3", "192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1::", "::1"] {
+        for ip in [
+            "10.1.2.3",
+            "::ffff:10.1.2.3",
+            "172.16.9.9",
+            "192.0.2.7",
+            "::ffff:192.0.2.7",
+            "2001:db8:1::",
+            "::1",
+        ] {
             assert!(listed(ip), "{ip}");
         }
         for ip in ["11.0.0.1", "192.0.2.8", "2001:db9::", "::2", "127.0.0.1"] {

@@ -32,6 +32,8 @@ pub mod connection;
 pub mod fault;
 pub mod framed;
 pub mod listener;
+#[doc(hidden)]
+pub mod net;
 pub mod protocol;
 pub mod shared_tcp;
 pub mod socket;

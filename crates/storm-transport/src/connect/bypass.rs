@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use storm_core::ConfigError;
 
+use crate::net::parse_net;
+
 /// A list of names, addresses and networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Bypass(Vec<Entry>);
@@ -71,10 +73,7 @@ impl Hosts {
             return Some(Self::All);
         }
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            return Some(Self::Net(ip.to_canonical().into()));
-        }
-        if let Ok(net) = text.parse() {
+        if let Some(net) = parse_net(bare) {
             return Some(Self::Net(net));
         }
         let domain = text.strip_prefix("*.").or_else(|| text.strip_prefix('.')).unwrap_or(text);
@@ -91,7 +90,7 @@ mod tests {
     #[test]
     fn names_addresses_and_networks() {
         let bypass = Bypass::parse(
-            "localhost, .Example.com,*.star.test , 10.0.0.0/8,192.0.2.7, [::1]:8080,fe80::/10,p.test:81,",
+            "localhost, .Example.com,*.star.test , 10.0.0.0/8,192.0.2.7,::ffff:172.16.0.0/108, [::1]:8080,fe80::/10,p.test:81,",
         )
         .unwrap();
         for (host, port) in [
@@ -101,6 +100,7 @@ mod tests {
             ("a.b.EXAMPLE.com", 443),
             ("x.star.test", 1),
             ("10.255.0.1", 1),
+            ("172.16.9.9", 1),
             ("::ffff:10.0.0.1", 1),
             ("192.0.2.7", 1),
             ("::1", 8080),
