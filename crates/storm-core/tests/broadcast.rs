@@ -105,3 +105,33 @@ fn a_broadcast_that_is_given_up_after_a_call_leaves_nothing_behind() {
     }
     assert_eq!(Arc::strong_count(&wakes), before);
 }
+
+#[test]
+fn a_broadcast_gives_its_members_one_chance_to_write_and_comes_back_by_itself() {
+    let options = SessionOptions::default().max_pending_send_bytes(1000);
+    let hub = Hub::new(options, MiddlewareChain::default()).expect("valid");
+    for policy in [SlowConsumerPolicy::Drop, SlowConsumerPolicy::DropOldest] {
+        for reads in [false, true] {
+            let mut member = Driver::register(&hub, Role::Server, None, Plain(usize::MAX));
+            let session = member.session().clone();
+            session.try_send(vec![0; 500]).expect("room");
+            let mut oldest =
+                pin!(session.send(vec![0; 500]).policy(SlowConsumerPolicy::DropOldest).into_future());
+            assert!(oldest.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+            let wakes = Arc::new(Wakes::default());
+            let waker = Waker::from(wakes.clone());
+            let mut cx = Context::from_waker(&waker);
+            let mut sending = pin!(hub.sessions().broadcast("new").policy(policy).into_future());
+            assert!(sending.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "nobody else would wake it");
+            assert_eq!(session.metrics().messages_dropped, 0);
+            if reads {
+                assert_eq!(drain(&mut member), 1000);
+            }
+            let Poll::Ready(report) = sending.as_mut().poll(&mut cx) else { panic!("it waits for nobody") };
+            let is_new = reads || policy == SlowConsumerPolicy::DropOldest;
+            assert_eq!((report.sent, report.dropped), (usize::from(is_new), usize::from(!is_new)));
+            assert_eq!(session.metrics().messages_dropped, u64::from(!reads), "{policy:?}");
+        }
+    }
+}

@@ -260,6 +260,45 @@ fn nothing_waits_for_a_transport_that_is_gone() {
     assert_eq!((session.pending_send_bytes(), session.is_backpressured()), (0, false));
 }
 
+#[test]
+fn who_waits_is_woken_where_it_was_polled_last() {
+    let mut driver = driver(4, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    let tasks: [Arc<Wakes>; 2] = Default::default();
+    let woken = || tasks.each_ref().map(|wakes| wakes.0.swap(0, Ordering::SeqCst));
+    send(&session, "full");
+    let (mut waiting, mut closed) = (pin!(session.send("x")), pin!(session.closed()));
+    for task in &tasks {
+        let waker = task.clone().into();
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    woken();
+    take(&mut driver);
+    assert_eq!(woken(), [0, 1]);
+    assert!(poll(waiting).is_ready());
+    for task in &tasks {
+        assert!(closed.as_mut().poll(&mut Context::from_waker(&task.clone().into())).is_pending());
+    }
+    let mut another = pin!(session.closed());
+    assert!(another.as_mut().poll(&mut Context::from_waker(&tasks[1].clone().into())).is_pending());
+    woken();
+    drop(driver);
+    assert_eq!(woken(), [0, 2], "everyone who waits for the end");
+    assert!(poll(closed).is_ready() && poll(another).is_ready());
+}
+
+#[test]
+fn an_abort_after_the_end_changes_nothing() {
+    let mut driver = driver(4, SlowConsumerPolicy::Wait);
+    let session = driver.session().clone();
+    driver.transport_gone(DisconnectReason::ClosedByClient, Ending::Orderly);
+    session.abort();
+    session.start_close(DisconnectReason::ClosedByServer);
+    assert_eq!(session.state(), ConnectionState::Closed);
+    assert_eq!(session.disconnect_reason(), Some(DisconnectReason::ClosedByClient));
+    assert!(poll(pin!(session.closed())).is_ready());
+}
+
 /// Keeps the messages themselves.
 struct Kept(Arc<Mutex<Vec<Message>>>);
 
