@@ -202,24 +202,30 @@ async fn open<E: Endpoint>(endpoint: &E, shared: &Shared, attempt: u32) -> Resul
 }
 
 /// Gets the first connection, then runs it and what replaces it in a task.
-pub(crate) async fn launch<E: Endpoint>(
+///
+/// That it is `Send` is proved here, for any handlers. Where it is spawned the compiler cannot, if a closure among them captures
+/// a reference, were it a `&'static str` (rust-lang/rust#110338).
+#[expect(clippy::manual_async_fn, reason = "an `async fn` cannot say that it is `Send`")]
+pub(crate) fn launch<E: Endpoint>(
     endpoint: E,
     shared: Arc<Shared>,
-) -> Result<ClientHandle, ConnectError> {
-    let mut delays = shared.options.reconnect.as_ref().map(Delays::new);
-    let ready = match (open(&endpoint, &shared, 0).await, &mut delays) {
-        (Ok(ready), _) => ready,
-        (Err(error), None) => return Err(error),
-        (Err(error), Some(delays)) => {
-            let most = delays.options().max_first_attempts.map(|attempts| attempts - 1);
-            match retry(&endpoint, &shared, delays, most, Some(error)).await {
-                Retried::Connected(ready) => ready,
-                Retried::Failed(error, _) => return Err(error),
-                Retried::Unwanted => unreachable!("nobody has a handle to disconnect yet"),
+) -> impl Future<Output = Result<ClientHandle, ConnectError>> + Send {
+    async move {
+        let mut delays = shared.options.reconnect.as_ref().map(Delays::new);
+        let ready = match (open(&endpoint, &shared, 0).await, &mut delays) {
+            (Ok(ready), _) => ready,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(delays)) => {
+                let most = delays.options().max_first_attempts.map(|attempts| attempts - 1);
+                match retry(&endpoint, &shared, delays, most, Some(error)).await {
+                    Retried::Connected(ready) => ready,
+                    Retried::Failed(error, _) => return Err(error),
+                    Retried::Unwanted => unreachable!("nobody has a handle to disconnect yet"),
+                }
             }
-        }
-    };
-    Ok(start(endpoint, ready, delays, shared))
+        };
+        Ok(start(endpoint, ready, delays, shared))
+    }
 }
 
 /// Runs the first connection, and what replaces it, in a task.

@@ -325,3 +325,16 @@ async fn a_mistake_of_a_resolver_is_reported_and_another_attempt_made() {
     soon(client.disconnect()).await;
     stop(&server).await;
 }
+
+#[tokio::test]
+async fn clients_whose_closures_hold_references_connect_in_tasks_of_their_own() {
+    let nobody = closed("127.0.0.1:0").await;
+    let name: &'static str = "Ann";
+    let tcp = TcpClient::new(nobody).on_data(move |_, _| async move { println!("for {name}") });
+    let ws =
+        WsClient::new(format!("ws://{nobody}")).on_message(move |_, _| async move { println!("for {name}") });
+    let tcp = tokio::spawn(async move { tcp.connect().await });
+    let ws = tokio::spawn(async move { ws.connect().await });
+    assert!(soon(tcp).await.expect("no panic").is_err());
+    assert!(soon(ws).await.expect("no panic").is_err());
+}
