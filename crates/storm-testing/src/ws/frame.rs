@@ -49,7 +49,7 @@ impl Frame {
     /// It is no close frame.
     #[track_caller]
     pub fn code(&self) -> Option<u16> {
-        assert_eq!(self.first, 0x88, "a close frame: {self:?}");
+        assert!(self.first == 0x88, "a close frame was expected, but came {}: {self:?}", self.kind());
         self.payload.first_chunk().map(|code| u16::from_be_bytes(*code))
     }
 
@@ -59,8 +59,21 @@ impl Frame {
     /// It is none, or not UTF-8.
     #[track_caller]
     pub fn text(&self) -> &str {
-        assert_eq!(self.first, 0x81, "a text frame: {self:?}");
+        assert!(self.first == 0x81, "a text message was expected, but came {}: {self:?}", self.kind());
         std::str::from_utf8(&self.payload).expect("utf-8")
+    }
+
+    /// What it is, for people.
+    fn kind(&self) -> &'static str {
+        match self.first {
+            0x81 => "a text message",
+            0x82 => "a binary message",
+            0x88 => "a close frame",
+            // It comes before what a test waits for when a paused clock passes the heartbeat.
+            0x89 => "a ping (of the heartbeat?)",
+            0x8A => "a pong",
+            _ => "a part of a message, or a frame of no kind there is",
+        }
     }
 
     /// A whole text message.
@@ -240,6 +253,13 @@ mod tests {
             b"\x82\x7F\0\0\0\0\0\0\0\x02hi"
         );
         assert_eq!(FrameBuilder::new(0x0B, "").to_bytes(false), b"\x0B\0");
+    }
+
+    #[test]
+    #[should_panic(expected = "a close frame was expected, but came a ping (of the heartbeat?)")]
+    fn a_frame_of_another_kind_is_told_by_name() {
+        let frame = take(&Frame::ping("").to_bytes(false)).expect("it is whole");
+        frame.code();
     }
 
     #[test]
