@@ -63,6 +63,18 @@ impl ConfigError {
 
 /// Something that needs a person: what `on_error` gets. Cheap to clone.
 ///
+/// `{}` says where it comes from, and no more; `{:#}` says the cause, too, and the cause's, down to the first one. Causes
+/// often say little by themselves: that a server refused a client's upgrade, say, and one further down with which status.
+///
+/// ```
+/// use std::io;
+/// use storm_core::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Handler, io::Error::other("the database is away"));
+/// assert_eq!(format!("{error}"), "a handler failed");
+/// assert_eq!(format!("{error:#}"), "a handler failed: the database is away");
+/// ```
+///
 /// Ends that networks bring (reset, broken pipe, refused, aborted) are [`DisconnectReason`]s, not errors.
 #[derive(Debug, Clone)]
 pub struct Error(Arc<Inner>);
@@ -106,7 +118,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The cause, for a downcast.
+    /// The cause, for a downcast. To print it, print the error as `{:#}`.
     pub fn cause(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
         self.0.source.as_ref()
     }
@@ -123,7 +135,26 @@ impl std::fmt::Display for Error {
             ErrorKind::Handshake => "a handshake failed",
             ErrorKind::Certificate => "certificates could not be reloaded",
             ErrorKind::Connect => "connecting failed",
-        })
+        })?;
+        if f.alternate() {
+            write!(f, ": {}", Chain(self.cause()))?;
+        }
+        Ok(())
+    }
+}
+
+/// An error and its sources, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -498,7 +498,8 @@ pub trait TcpHandler: Send + Sync + 'static {
         future::ready(Ok(()))
     }
 
-    /// The session has ended. It is still in its server's sessions and in its groups.
+    /// The session has ended. It is still in its server's sessions and in its groups: leave them here before telling who is
+    /// left.
     fn on_disconnected(
         &self,
         session: &Session,

@@ -1,6 +1,6 @@
 //! One message, text or binary.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 /// One application message. Cloning shares the payload.
@@ -17,6 +17,11 @@ use bytestring::ByteString;
 ///
 /// let binary = Message::from(vec![0xff]);
 /// assert_eq!(binary.text(), None);
+///
+/// // What was built in a buffer is sent from it.
+/// let mut buffer = bytes::BytesMut::new();
+/// buffer.extend_from_slice(&7u64.to_be_bytes());
+/// assert_eq!(Message::from(buffer).len(), 8);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -176,6 +181,13 @@ impl From<Bytes> for Message {
     }
 }
 
+/// Frozen, not copied.
+impl From<BytesMut> for Message {
+    fn from(data: BytesMut) -> Self {
+        Self::Binary(data.freeze())
+    }
+}
+
 impl From<Vec<u8>> for Message {
     fn from(data: Vec<u8>) -> Self {
         Self::Binary(data.into())
@@ -209,5 +221,18 @@ impl From<String> for Message {
 impl From<&str> for Message {
     fn from(text: &str) -> Self {
         Self::Text(text.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_becomes_a_message_without_a_copy() {
+        let buffer = BytesMut::from(&b"built here"[..]);
+        let there = buffer.as_ptr();
+        let message = Message::from(buffer);
+        assert_eq!((message.data(), message.data().as_ptr()), (&b"built here"[..], there));
     }
 }

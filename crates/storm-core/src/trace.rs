@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tracing::{Level, Span, debug, error, event_enabled, info, info_span, warn};
 
+use crate::error::Chain;
 use crate::metrics::{HandshakeFailure, Kind, Limit};
 use crate::{Error, ErrorKind, Role, Session};
 
@@ -131,19 +132,4 @@ pub(crate) fn handshake_failed(failure: HandshakeFailure, peer: Option<SocketAdd
 pub(crate) fn refused(limit: Limit, peer: Option<SocketAddr>) {
     let peer = peer.map(tracing::field::display);
     debug!(target: "stormsocket::accept", limit = limit.label(), peer, "a socket above a limit was closed");
-}
-
-/// An error and its sources, in one line.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }

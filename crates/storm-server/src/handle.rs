@@ -170,7 +170,8 @@ impl ServerHandle {
     /// stack has read: [`Request::from_http`](storm_ws_proto::handshake::Request::from_http) checks it,
     /// [`Upgrade::accept`](storm_ws_proto::handshake::Upgrade::accept) answers,
     /// [`Accepted::to_http`](storm_ws_proto::handshake::Accepted::to_http) is the answer for it to send, and
-    /// [`Agreed::new`] sums up. Hooks and origins of this server are passed over.
+    /// [`Agreed::new`] sums up, and what the session is to carry (its user, say) goes into [`Agreed::items`]. Hooks and origins of
+    /// this server are passed over.
     ///
     /// # Errors
     /// The server is stopping, full, or none for WebSocket, or no thread of it can take the stream; the stream is dropped.

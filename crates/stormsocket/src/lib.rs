@@ -12,8 +12,23 @@ struct Howto;
 
 /// The type of messages' bytes.
 pub use bytes::Bytes;
-/// What a [`MessageFramer`] reads from.
+/// What a [`MessageFramer`] reads from, and binary messages may be built in.
+///
+/// ```
+/// use stormsocket::{Buf, BufMut, BytesMut, Message};
+///
+/// let mut buffer = BytesMut::new();
+/// buffer.put_u64(7);
+/// buffer.put_slice(b"hello");
+/// let message = Message::from(buffer); // and so `session.send(buffer)`
+///
+/// let mut data = message.into_data();
+/// assert_eq!(data.try_get_u64().ok(), Some(7));
+/// assert_eq!(&data[..], b"hello");
+/// ```
 pub use bytes::BytesMut;
+/// The methods that read numbers off [`Bytes`], and those that put them into [`BytesMut`].
+pub use bytes::{Buf, BufMut};
 /// The type of texts: UTF-8 in [`Bytes`].
 pub use bytestring::ByteString;
 #[cfg(feature = "client")]

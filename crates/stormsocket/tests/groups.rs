@@ -23,9 +23,11 @@ async fn groups_follow_their_members() {
     assert!(groups.add("a", &second));
     assert!(!groups.add("a", &second), "a member already");
     assert_eq!(names(&first), ["a", "b"]);
+    assert!(first.is_in("b") && !second.is_in("b"));
     assert_eq!((groups.member_count("a"), groups.member_count("b"), groups.member_count("c")), (2, 1, 0));
     first.leave("b");
     first.leave("b");
+    assert!(!first.is_in("b"));
     assert!(!groups.remove("b", &second));
     assert_eq!(groups.names().iter().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
     first.join("c");

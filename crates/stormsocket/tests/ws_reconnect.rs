@@ -106,6 +106,11 @@ async fn a_4xx_ends_the_client_and_says_so_once() {
     assert_eq!(observed.error().await.0, ErrorKind::Connect);
     assert_eq!(client.state(), ConnectionState::Closed);
     assert_eq!(client.hub().metrics().error_count, 1);
+    let error = client.last_error().expect("it gave up");
+    assert_eq!(
+        format!("{error:#}"),
+        "connecting failed: the server did not upgrade the connection: server answered 401 Unauthorized"
+    );
     drop(client);
     observed.finished().await;
 }

@@ -29,8 +29,7 @@ async fn main() -> Result<(), BoxError> {
         })
         .on_error(|session, error| async move {
             let whose = session.map(|session| session.id().to_string()).unwrap_or_default();
-            let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            eprintln!("[{whose}] {error}: {why}");
+            eprintln!("[{whose}] {error:#}");
         })
         .start()
         .await?;

@@ -37,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
         })
         .on_error(|session, error| async move {
             let whose = session.map(|session| session.id().to_string()).unwrap_or_default();
-            eprintln!("[{whose}] {error}: {}", error.cause());
+            eprintln!("[{whose}] {error:#}");
         })
         .start()
         .await?;

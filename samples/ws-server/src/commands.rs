@@ -73,7 +73,7 @@ impl WsHandler for Handlers {
 
     async fn on_error(&self, session: Option<&WsSession>, error: &Error) {
         let who = session.map_or_else(|| "server".to_owned(), |session| session.id().to_string());
-        self.0.printer.print(format!("[{who}] {error}: {}", error.cause()));
+        self.0.printer.print(format!("[{who}] {error:#}"));
     }
 }
 

@@ -376,6 +376,23 @@ impl Session {
         self.0.hub.groups().remove(group, self);
     }
 
+    /// Whether it is in `group`. In `on_disconnected` handlers it still is, afterwards in none.
+    ///
+    /// ```
+    /// use storm_core::Session;
+    ///
+    /// async fn say(session: &Session, room: &str, text: String) {
+    ///     if session.is_in(room) {
+    ///         session.server().groups().broadcast_text(room, text).await;
+    ///     }
+    /// }
+    /// # let _ = say;
+    /// ```
+    #[doc(alias("is_member", "contains", "has_joined"))]
+    pub fn is_in(&self, group: impl AsRef<str>) -> bool {
+        self.with_extras(|extras| extras.groups.contains(group.as_ref()))
+    }
+
     /// The groups it is in, in alphabetical order.
     pub fn groups(&self) -> Vec<Arc<str>> {
         self.with_extras(|extras| extras.groups.iter().cloned().collect())

@@ -72,7 +72,8 @@ pub trait WsHandler: Send + Sync + 'static {
         ready(Ok(()))
     }
 
-    /// The session has ended. It is still in its server's sessions and in its groups.
+    /// The session has ended. It is still in its server's sessions and in its groups: leave them here before telling who is
+    /// left.
     fn on_disconnected(
         &self,
         session: &WsSession,

@@ -38,6 +38,24 @@ struct State {
 }
 
 /// What an upgrade agreed on, whichever side asked for it.
+///
+/// For a connection that another HTTP stack has upgraded (`serve_upgraded` of a server's handle), with what that stack knows
+/// of its user:
+///
+/// ```
+/// use storm_core::SessionKey;
+/// use storm_transport::ws::Agreed;
+/// use storm_ws_proto::handshake::{Accepted, Upgrade};
+///
+/// static USER: SessionKey<String> = SessionKey::new("user");
+///
+/// fn agreed(upgrade: &Upgrade, accepted: &Accepted, user: String) -> Agreed {
+///     let mut agreed = Agreed::new(upgrade, accepted);
+///     agreed.items.set(&USER, user); // `session.get(&USER)` has it in `on_connected`
+///     agreed
+/// }
+/// # let _ = agreed;
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Agreed {
