@@ -19,7 +19,8 @@ use windows::{Verdict, Windows};
 /// reason [`DisconnectReason::RateLimited`].
 ///
 /// A window begins with the first message of a session (or address) and lasts as long as it was told to, whatever happens
-/// meanwhile: a session that is aborted, or leaves and comes back, takes nothing off the count of its address.
+/// meanwhile: a session that is aborted, or leaves and comes back, takes nothing off the count of its address. It goes by the
+/// system's clock; tokio's, which tests may pause, has no say in it.
 ///
 /// ```
 /// use std::time::Duration;
