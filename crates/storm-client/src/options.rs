@@ -176,6 +176,20 @@ impl ClientOptions {
 }
 
 /// Why a client is not connected. Nothing is left behind.
+///
+/// Printed it says no more than its variant does; the status of a refusal, the name that does not resolve and the like are in its
+/// sources. As an [`Error`](storm_core::Error), which is what `on_error` is given, it prints them, too:
+///
+/// ```
+/// use storm_client::ConnectError;
+/// use storm_core::{Error, ErrorKind};
+///
+/// fn tell(error: ConnectError) {
+///     // connecting failed: the server did not upgrade the connection: server answered 401 Unauthorized
+///     eprintln!("{:#}", Error::new(ErrorKind::Connect, error));
+/// }
+/// # tell(std::io::Error::other("nobody there").into());
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
