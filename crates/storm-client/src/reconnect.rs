@@ -36,7 +36,7 @@ pub struct ReconnectOptions {
     /// Whether waits grow and are drawn at random. Default `None`: each one is `delay`.
     pub backoff: Option<Backoff>,
     /// Attempts in a row that may fail before the client gives up; `None` never does. Default `None`. A success starts
-    /// the count, and a backoff, anew.
+    /// the count anew, however short the connection.
     pub max_attempts: Option<u32>,
     /// Attempts to get the first connection of all before `connect` returns an error; `None` goes on for ever. Default 1:
     /// `connect` says at once whether address and options are right.
@@ -52,6 +52,9 @@ pub struct ReconnectOptions {
 
 /// Exponential backoff with full jitter: the n-th wait of a row is a random part, from none to all, of
 /// `delay * factor^(n - 1)`, at most of [`max_delay`](Self::max_delay). Clients that were lost together come back apart.
+///
+/// A row ends with a connection that lasts longer than the wait before it could have been: of a server that accepts and hangs up
+/// at once, each connection is waited for longer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "a setter returns the changed options"]
@@ -184,33 +187,54 @@ impl ReconnectOptions {
 pub(crate) struct Delays {
     options: ReconnectOptions,
     generator: Option<StdRng>,
+    /// Waits since a connection has lasted.
+    row: u32,
 }
 
 impl Delays {
     pub(crate) fn new(options: &ReconnectOptions) -> Self {
         let generator =
             options.backoff.as_ref().map(|backoff| backoff.seed.map_or_else(make_rng, StdRng::seed_from_u64));
-        Self { options: options.clone(), generator }
+        Self { options: options.clone(), generator, row: 0 }
     }
 
     pub(crate) const fn options(&self) -> &ReconnectOptions {
         &self.options
     }
 
-    /// The wait before the `attempt`-th attempt (from 1) of a row, given what the server asked for.
-    pub(crate) fn next(&mut self, attempt: u32, retry_after: Option<Duration>) -> Duration {
-        let ReconnectOptions { delay, backoff, max_retry_after, .. } = &self.options;
-        let usual = match (backoff, &mut self.generator) {
-            (Some(backoff), Some(generator)) => {
-                let grown = delay.saturating_mul(backoff.factor.saturating_pow(attempt.saturating_sub(1)));
-                let most = u64::try_from(grown.min(backoff.max_delay).as_nanos()).unwrap_or(u64::MAX);
+    /// The next wait, given what the server asked for.
+    pub(crate) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
+        self.row = self.row.saturating_add(1);
+        let longest = self.longest();
+        let usual = match &mut self.generator {
+            Some(generator) => {
+                let most = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
                 Duration::from_nanos(generator.random_range(0..=most))
             }
-            _ => *delay,
+            None => longest,
         };
-        match (retry_after, max_retry_after) {
-            (Some(asked), Some(longest)) => usual.max(asked.min(*longest)),
+        match (retry_after, self.options.max_retry_after) {
+            (Some(asked), Some(most)) => usual.max(asked.min(most)),
             _ => usual,
+        }
+    }
+
+    /// A connection has lasted for `time`.
+    pub(crate) fn lasted(&mut self, time: Duration) {
+        if time > self.longest() {
+            self.row = 0;
+        }
+    }
+
+    /// What the last wait could have been at most; none if there was none.
+    fn longest(&self) -> Duration {
+        let ReconnectOptions { delay, backoff, .. } = &self.options;
+        match (self.row.checked_sub(1), backoff) {
+            (None, _) => Duration::ZERO,
+            (Some(_), None) => *delay,
+            (Some(grown), Some(backoff)) => {
+                delay.saturating_mul(backoff.factor.saturating_pow(grown)).min(backoff.max_delay)
+            }
         }
     }
 }
@@ -226,12 +250,12 @@ mod tests {
     #[test]
     fn a_fixed_delay_stays_and_yields_to_retry_after_up_to_a_limit() {
         let mut delays = Delays::new(&ReconnectOptions::default());
-        assert_eq!([1, 2, 1000].map(|attempt| delays.next(attempt, None)), [seconds(2); 3]);
-        assert_eq!(delays.next(1, Some(seconds(1))), seconds(2), "never sooner than it would have");
-        assert_eq!(delays.next(1, Some(seconds(30))), seconds(30));
-        assert_eq!(delays.next(1, Some(seconds(3600))), seconds(60));
+        assert_eq!([(); 3].map(|()| delays.next(None)), [seconds(2); 3]);
+        assert_eq!(delays.next(Some(seconds(1))), seconds(2), "never sooner than it would have");
+        assert_eq!(delays.next(Some(seconds(30))), seconds(30));
+        assert_eq!(delays.next(Some(seconds(3600))), seconds(60));
         let mut deaf = Delays::new(&ReconnectOptions::default().max_retry_after(None));
-        assert_eq!(deaf.next(1, Some(seconds(30))), seconds(2));
+        assert_eq!(deaf.next(Some(seconds(30))), seconds(2));
     }
 
     #[test]
@@ -239,7 +263,11 @@ mod tests {
         let options = ReconnectOptions::exponential(seconds(1), seconds(10));
         let mut delays = Delays::new(&options);
         for (attempt, most) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (60, 10), (u32::MAX, 10)] {
-            let drawn: Vec<_> = (0..200).map(|_| delays.next(attempt, None)).collect();
+            let mut draw = || {
+                delays.row = attempt - 1;
+                delays.next(None)
+            };
+            let drawn: Vec<_> = (0..200).map(|_| draw()).collect();
             assert!(drawn.iter().all(|delay| *delay <= seconds(most)), "{attempt}");
             // Full jitter: about half of it on average, and neither end is left out.
             let mean = drawn.iter().sum::<Duration>() / 200;
@@ -250,11 +278,25 @@ mod tests {
     }
 
     #[test]
+    fn a_row_ends_with_a_connection_that_lasts_longer_than_the_wait_before_it_could_have_been() {
+        let mut delays = Delays::new(&ReconnectOptions::exponential(seconds(1), seconds(60)));
+        delays.lasted(Duration::ZERO);
+        for longest in [1, 2, 4] {
+            delays.next(None);
+            assert_eq!(delays.longest(), seconds(longest));
+            delays.lasted(seconds(longest));
+        }
+        delays.lasted(seconds(4) + Duration::from_nanos(1));
+        delays.next(None);
+        assert_eq!(delays.longest(), seconds(1));
+    }
+
+    #[test]
     fn the_same_seed_draws_the_same_delays() {
         let draw = |seed| {
             let backoff = Backoff::default().factor(3).seed(seed);
             let mut delays = Delays::new(&ReconnectOptions::default().backoff(backoff));
-            (1..10).map(|attempt| delays.next(attempt, None)).collect::<Vec<_>>()
+            (1..10).map(|_| delays.next(None)).collect::<Vec<_>>()
         };
         assert_eq!(draw(Some(1)), draw(Some(1)));
         assert_ne!(draw(Some(1)), draw(Some(2)));

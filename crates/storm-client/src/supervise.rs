@@ -12,6 +12,7 @@ use storm_core::{
     trace,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::queue::Queue;
 use crate::reconnect::Delays;
@@ -273,12 +274,16 @@ async fn supervise<E: Endpoint>(
     shared: Arc<Shared>,
 ) {
     loop {
+        let began = Instant::now();
         let reason = endpoint.run(ready).await;
         if let Some(queue) = &shared.queue {
             queue.lost();
         }
         let next = match &mut delays {
-            Some(delays) if shared.is_to_be_replaced(reason) => replace(&endpoint, delays, &shared).await,
+            Some(delays) if shared.is_to_be_replaced(reason) => {
+                delays.lasted(began.elapsed());
+                replace(&endpoint, delays, &shared).await
+            }
             _ => None,
         };
         match next {
@@ -342,7 +347,7 @@ async fn retry<E: Endpoint>(
             return Retried::Failed(error, GaveUp::Hopeless);
         }
         attempt = attempt.saturating_add(1);
-        let delay = delays.next(attempt, failed.as_ref().and_then(ConnectError::retry_after));
+        let delay = delays.next(failed.as_ref().and_then(ConnectError::retry_after));
         if let Some(error) = failed.take() {
             let is_expected = error.is_expected();
             let error = shared.failed(error);

@@ -98,8 +98,8 @@ macro_rules! event_setters {
             self.and($crate::events::$in_place(handler))
         }
 
-        /// Runs once for each session that was connected, when it has ended. It is still among the sessions and in its groups: leave them here before telling who is
-        /// left.
+        /// Runs once for each session that was connected, when it has ended. It is still among the sessions and in its groups:
+        /// leave them here before telling who is left.
         pub fn on_disconnected<H, Fut>(
             self,
             handler: H,
