@@ -12,6 +12,7 @@ mod encode;
 mod handler;
 mod options;
 mod protocol;
+mod refusal;
 mod session;
 pub mod upgrade;
 
