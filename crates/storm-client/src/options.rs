@@ -236,7 +236,8 @@ pub enum ConnectError {
         /// [headers](storm_ws_proto::handshake::ResponseError::headers).
         #[source]
         error: Box<storm_ws_proto::handshake::ResponseError>,
-        /// The body of its answer, up to 64 KiB of what comes within a second. Empty if the answer is not HTTP, or says 101.
+        /// The body of its answer, up to 64 KiB of what comes within a second. Empty if the answer is not HTTP, or says 101, or
+        /// if where the body ends cannot be told (a transfer coding other than `chunked`).
         body: bytes::Bytes,
     },
 }

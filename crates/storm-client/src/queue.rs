@@ -110,6 +110,9 @@ impl Queue {
     }
 }
 
+/// The longest head a message has on the wire, of the protocols here.
+const LONGEST_HEAD: usize = 16;
+
 /// Whether a message of `len` bytes, with which a connection has ended for `reason`, has a chance on the next one: one that is more than
 /// the whole budget would have each of them shed.
 pub(crate) fn fits_the_budget(
@@ -118,7 +121,7 @@ pub(crate) fn fits_the_budget(
     len: usize,
 ) -> Result<(), SendError> {
     let limit = hub.options().send_budget.as_ref().map_or(usize::MAX, SendBudget::limit);
-    if reason == Some(DisconnectReason::SlowConsumer) && len > limit {
+    if reason == Some(DisconnectReason::SlowConsumer) && len.saturating_add(LONGEST_HEAD) > limit {
         return Err(SendError::TooLarge { len, limit });
     }
     Ok(())

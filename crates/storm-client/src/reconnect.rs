@@ -53,8 +53,8 @@ pub struct ReconnectOptions {
 /// Exponential backoff with full jitter: the n-th wait of a row is a random part, from none to all, of
 /// `delay * factor^(n - 1)`, at most of [`max_delay`](Self::max_delay). Clients that were lost together come back apart.
 ///
-/// A row ends with a connection that lasts longer than the wait before it could have been: of a server that accepts and hangs up
-/// at once, each connection is waited for longer.
+/// A row ends with a connection that lasts longer, its handlers included, than the wait before it could have been: of a server that
+/// accepts and hangs up at once, each connection is waited for longer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "a setter returns the changed options"]

@@ -364,13 +364,12 @@ impl<E> std::fmt::Debug for WsClient<E> {
     }
 }
 
-/// A URI without user name, password and query.
+/// A URI without user name, password and query; nothing of what is none.
 fn without_secrets(uri: &str) -> String {
-    let uri = uri.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let uri = uri.parse::<Uri>().unwrap_or_default();
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return String::new() };
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{scheme}://{host}{port}{}", uri.path())
 }
 
 struct WsEndpoint<E> {

@@ -11,8 +11,9 @@
 //! completes: a handler that could know of that send sees the flag, and goes through the lock from then on.
 //! Only encoders without state take part: theirs is a twin, used by this thread alone.
 //!
-//! While one encodes, the owner of a payload may be dropped, whose code may send in turn. To that the cork is as if it were
-//! another thread's: what it sends goes behind.
+//! While one encodes, the owner of a payload may be dropped, whose code may send in turn, though it must not (the same message
+//! outside of a batch is dropped under the outbox's lock). To that the cork is as if it were another thread's: what it sends goes
+//! behind.
 
 use std::cell::RefCell;
 

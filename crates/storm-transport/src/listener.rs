@@ -309,7 +309,7 @@ impl Listener {
             Self::Tcp(listener, options) => {
                 let (stream, addr) = listener.accept().await?;
                 if cfg!(not(target_os = "linux")) {
-                    options.apply(&(&stream).into()).map_err(|error| refused(&stream, error))?;
+                    options.apply(&(&stream).into()).map_err(|error| of_one(&stream, error))?;
                 }
                 // A peer of IPv4 by its own address, though it came by a listener on `[::]`.
                 Ok((Stream::Tcp(stream), Some(canonical(addr))))
@@ -317,7 +317,7 @@ impl Listener {
             Self::Handed(listener, options) => {
                 let (stream, addr) = listener.accept().await?;
                 // What its opener set stays where our options leave it to the system.
-                options.apply_late(&(&stream).into()).map_err(|error| refused(&stream, error))?;
+                options.apply_late(&(&stream).into()).map_err(|error| of_one(&stream, error))?;
                 Ok((Stream::Tcp(stream), Some(canonical(addr))))
             }
             #[cfg(unix)]
@@ -331,7 +331,7 @@ impl Listener {
 
 /// An option could not be set on an accepted socket: some systems take none for a connection that was reset meanwhile, which is then
 /// that connection's end and nothing else.
-fn refused(stream: &TcpStream, error: io::Error) -> io::Error {
+fn of_one(stream: &TcpStream, error: io::Error) -> io::Error {
     match stream.peer_addr() {
         Ok(_) => error,
         Err(_) => io::Error::new(io::ErrorKind::ConnectionAborted, error),
@@ -404,7 +404,7 @@ mod tests {
         let connecting = TcpStream::connect(listener.local_addr().expect("an address"));
         let (peer, accepted) = tokio::join!(connecting, listener.accept());
         let (mut peer, (stream, _)) = (peer.expect("a connection"), accepted.expect("a connection"));
-        let kind = || refused(&stream, io::ErrorKind::InvalidInput.into()).kind();
+        let kind = || of_one(&stream, io::ErrorKind::InvalidInput.into()).kind();
         assert_eq!(kind(), io::ErrorKind::InvalidInput, "the option's fault");
         crate::Transport::reset_on_drop(&mut peer);
         drop(peer);

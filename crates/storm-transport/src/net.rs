@@ -9,7 +9,6 @@ const MAPPING: u8 = 96;
 
 /// The network that `text` names, an address being one of its own. Of IPv4 in IPv6 form (`::ffff:10.0.0.0/104`) it is the IPv4
 /// network: to be asked about canonical addresses.
-#[doc(hidden)]
 pub fn parse_net(text: &str) -> Option<IpNet> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(ip.to_canonical().into());

@@ -515,9 +515,10 @@ async fn the_headers_of_the_servers_answer_are_the_clients_sessions() {
 fn what_may_be_secret_is_not_shown() {
     for (uri, shown) in [
         ("ws://me:secret@h.test:1/chat?token=secret#secret", "\"ws://h.test:1/chat\""),
-        ("wss://h.test?secret", "\"wss://h.test\""),
+        ("wss://h.test?secret", "\"wss://h.test/\""),
+        ("ws://me:pa?secret@h.test", "\""),
         ("ws://me@[::1]/a@b", "\"ws://[::1]/a@b\""),
-        ("none at all", "\"none at all\""),
+        ("no URI at all, but a secret", "\"\""),
     ] {
         let client = WsClient::new(uri).header("Authorization", "secret");
         let text = format!("{client:?}");

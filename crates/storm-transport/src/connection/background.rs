@@ -196,10 +196,8 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             }
             self.stage = Stage::Over;
             // Both may run user code: of a stream from elsewhere, and of the owners of payloads. The session ends all the same.
-            let dropped = catch_unwind_in(|| {
-                drop(transport);
-                self.writing.clear();
-            });
+            let dropped = catch_unwind_in(|| drop(transport));
+            let dropped = dropped.and(catch_unwind_in(|| self.writing.clear()));
             let ending = match reason {
                 _ if !reset => Ending::Orderly,
                 DisconnectReason::TransportError => Ending::Lost,

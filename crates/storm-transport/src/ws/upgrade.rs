@@ -10,6 +10,7 @@ use storm_ws_proto::handshake::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::refusal;
+use crate::fault;
 
 /// Room for the first read: the head of nearly every request.
 const FIRST_READ: usize = 1024;
@@ -78,8 +79,8 @@ pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     match (read.await, written) {
-        // What broke first says more.
-        (Err(UpgradeError::Io(_)), Err(error)) => Err(error.into()),
+        // What broke first says more, unless the other is no network's doing: a server's alert, say.
+        (Err(UpgradeError::Io(read)), Err(error)) if fault::is_expected(&read) => Err(error.into()),
         (response, _) => response,
     }
 }
@@ -132,4 +133,58 @@ pub async fn linger<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use storm_ws_proto::handshake::ClientRequest;
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// Fails at once, with these errors.
+    struct Fails {
+        read: io::ErrorKind,
+        write: io::ErrorKind,
+    }
+
+    impl AsyncRead for Fails {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(self.read.into()))
+        }
+    }
+
+    impl AsyncWrite for Fails {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.write.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_errors_the_one_counts_that_is_no_networks_doing_or_was_first() {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, InvalidData};
+        for (read, write, counts) in
+            [(ConnectionReset, BrokenPipe, BrokenPipe), (InvalidData, BrokenPipe, InvalidData)]
+        {
+            let uri = "ws://host/".parse().expect("a URI");
+            let request = ClientRequest::new(&uri).expect("valid");
+            let (bytes, handshake) = request.encode([0; 16], HeadLimits::default());
+            let mut early = BytesMut::new();
+            match exchange(&mut Fails { read, write }, &bytes, &mut early, handshake).await {
+                Err(UpgradeError::Io(error)) => assert_eq!(error.kind(), counts),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

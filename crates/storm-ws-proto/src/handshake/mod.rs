@@ -29,8 +29,8 @@ use sha1::{Digest, Sha1};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeadLimits {
-    /// Bytes of a request or response head, its final empty line included. Default 16 KiB. A server
-    /// answers 431 to more.
+    /// Bytes of a request or response head, its final empty line included; interim answers (100, 103) in front of it count. Default
+    /// 16 KiB. A server answers 431 to more.
     pub max_bytes: usize,
     /// Header lines. Default 100. A server answers 431 to more.
     pub max_headers: usize,
