@@ -1,6 +1,6 @@
 //! Panics of user code end one session, not the task that cleans up after it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -48,4 +48,9 @@ pub fn catch_unwind_in<R>(user: impl FnOnce() -> R) -> Result<R, PanicMessage> {
         }
         message
     })
+}
+
+/// Goes on with a panic that was caught for something to be done first.
+pub fn resume(panic: &PanicMessage) -> ! {
+    resume_unwind(Box::new(panic.to_string()))
 }

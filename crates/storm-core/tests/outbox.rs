@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use storm_core::driver::{Driver, Wish};
+use storm_core::isolation::catch_unwind_in;
 use storm_core::metrics::Ending;
 use storm_core::middleware::MiddlewareChain;
 use storm_core::outbox::{Control, Encode, Part, SHARE_FROM, SendQueue};
@@ -17,7 +18,7 @@ use storm_core::{
     ConnectionState, DisconnectReason, Hub, Message, Role, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
 };
-use support::{Asking, Plain, Wakes};
+use support::{Asking, Fragile, Plain, Wakes};
 
 fn driver(limit: usize, policy: SlowConsumerPolicy) -> Driver {
     let mut options = SessionOptions::default();
@@ -410,4 +411,17 @@ fn who_no_longer_waits_for_the_end_leaves_nothing_behind() {
     driver.transport_gone(DisconnectReason::ClosedByClient, Ending::Orderly);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     assert!(stays.poll(&mut cx).is_ready());
+}
+
+#[test]
+fn payloads_that_all_panic_as_they_go_panic_once() {
+    let mut queue = SendQueue::default();
+    for _ in 0..3 {
+        queue.put_slice(b"head");
+        queue.put_bytes(Bytes::from_owner(Fragile(vec![0; SHARE_FROM])));
+    }
+    let panic = catch_unwind_in(|| queue.clear()).expect_err("they panic");
+    assert_eq!(panic.to_string(), "do not drop me");
+    queue.clear();
+    assert!(queue.is_empty());
 }

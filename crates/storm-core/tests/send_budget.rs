@@ -15,7 +15,7 @@ use storm_core::{
     DisconnectReason, Hub, Role, SendBudget, SendError, SendOutcome, Session, SessionOptions,
     SlowConsumerPolicy,
 };
-use support::{Asking, Plain, drain};
+use support::{Asking, Fragile, Plain, drain};
 
 const KIB: usize = 1024;
 
@@ -259,21 +259,6 @@ fn what_is_shed_is_dropped_without_the_lock() {
     let other = with_pending(&hub, 100 * KIB);
     assert_eq!((budget.shed_messages(), budget.shed_sessions()), (1, 0));
     assert_eq!((session.pending_send_bytes(), other.session().pending_send_bytes()), (64 * KIB, 100 * KIB));
-}
-
-/// A payload that panics when it goes.
-struct Fragile(Vec<u8>);
-
-impl AsRef<[u8]> for Fragile {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Fragile {
-    fn drop(&mut self) {
-        panic!("do not drop me");
-    }
 }
 
 #[test]

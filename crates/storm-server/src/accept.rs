@@ -105,18 +105,15 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use storm_core::middleware::MiddlewareChain;
     use storm_core::{Hub, SessionOptions};
-    use tokio::sync::watch;
     use tokio::time::Instant;
 
     use super::*;
-    use crate::proxied::Proxies;
-    use crate::slots::Slots;
 
     /// Fails as told, then never again.
     struct Failing {
@@ -147,22 +144,6 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn shared(hub: &Arc<Hub>) -> Arc<Shared> {
-        Arc::new(Shared {
-            hub: hub.clone(),
-            slots: Slots::new(None),
-            listening: Slots::new(None),
-            workers: None,
-            per_ip: None,
-            handshake_timeout: None,
-            proxies: Proxies::default(),
-            #[cfg(feature = "tls")]
-            tls: None,
-            endpoint: Mutex::new(None),
-            phase: watch::channel(Phase::Running).0,
-        })
-    }
-
     #[tokio::test(start_paused = true)]
     async fn errors_are_waited_out_and_aborted_connections_passed_over() {
         let out_of_descriptors = io::ErrorKind::Other;
@@ -171,7 +152,7 @@ pub(crate) mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let listener = Failing { errors: Mutex::new(errors), calls: calls.clone() };
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared = shared(&hub);
+        let shared = Shared::unlimited(&hub);
         let endpoint = Arc::new(Reports::default());
         let listening = shared.listening.take().expect("no limit");
         let began = Instant::now();
@@ -205,7 +186,7 @@ pub(crate) mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let listener = Failing { errors: Mutex::new(vec![io::ErrorKind::Other; 3]), calls: calls.clone() };
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared = shared(&hub);
+        let shared = Shared::unlimited(&hub);
         let listening = shared.listening.take().expect("no limit");
         let accepting =
             tokio::spawn(accept_loop(listener, Arc::new(Panics), shared.clone(), listening, None));
@@ -233,7 +214,7 @@ pub(crate) mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let listener = Failing { errors: Mutex::new(vec![io::ErrorKind::Other]), calls: calls.clone() };
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared = shared(&hub);
+        let shared = Shared::unlimited(&hub);
         let listening = shared.listening.take().expect("no limit");
         let accepting = tokio::spawn(accept_loop(listener, Arc::new(Hangs), shared.clone(), listening, None));
         while hub.metrics().error_count == 0 {

@@ -327,7 +327,6 @@ mod tests {
     use storm_core::middleware::MiddlewareChain;
 
     use super::*;
-    use crate::accept::tests::shared;
 
     /// Has the server stop between the first look at it and the rest.
     #[derive(Default)]
@@ -352,7 +351,7 @@ mod tests {
     #[test]
     fn a_stream_that_comes_while_the_server_stops_is_not_served_behind_its_end() {
         let hub = Hub::new(SessionOptions::default(), MiddlewareChain::default()).expect("valid");
-        let shared = shared(&hub);
+        let shared = Shared::unlimited(&hub);
         let late = Arc::new(Late::default());
         *shared.endpoint.lock().expect("not poisoned") = Some(late.clone());
         let server = ServerHandle::new(shared, Vec::new());

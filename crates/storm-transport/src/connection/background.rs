@@ -1,13 +1,12 @@
 //! What goes on while the foreground waits: writing, wishes, winding down, read-ahead.
 
 use std::io;
-use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use storm_core::DisconnectReason;
 use storm_core::driver::Wish;
-use storm_core::isolation::catch_unwind_in;
+use storm_core::isolation::{catch_unwind_in, resume};
 use storm_core::metrics::Ending;
 
 use super::{Connection, Stage};
@@ -205,7 +204,7 @@ impl<T: Transport, P: Protocol> Connection<T, P> {
             };
             self.driver.transport_gone(reason, ending);
             if let Err(panic) = dropped {
-                resume_unwind(Box::new(panic.to_string()));
+                resume(&panic);
             }
         }
     }
